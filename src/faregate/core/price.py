@@ -1,0 +1,69 @@
+"""Price cards and exact pricing: a usage on a card gives itemised USD, unrounded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LongContext:
+    """Rates that replace the card's own for the whole request once its input passes `above` tokens."""
+
+    above: int
+    rates: Mapping[str, Decimal]
+    inclusive: bool = False
+    """True: switches at `above` (xAI); False: over it (everybody else)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceCard:
+    """Rates of one provider + model + tier from one moment in time on. USD per single token or unit.
+
+    Rate names: input, cached_input, cache_write_5m, cache_write_1h, output, reasoning, audio_input,
+    cached_audio_input, audio_output, image_input, cached_image_input, image_output, citation (per token);
+    second, character, image, pixel, page, request, search, session, video_second, output_character and
+    names of custom metrics (per unit). A missing rate falls back as the vectors' README says; 0 is a price.
+    """
+
+    id: str
+    """Stable for its content: the same rates, source and date give the same id."""
+    provider: str
+    """A configured provider's name, a kind, or "*"."""
+    model: str
+    rates: Mapping[str, Decimal]
+    tiers: Mapping[str, Mapping[str, Decimal]] = field(default_factory=dict)
+    """Whole rate sets by served tier: flex, priority, batch."""
+    long_context: tuple[LongContext, ...] = ()
+    tier_long_context: Mapping[str, tuple[LongContext, ...]] = field(default_factory=dict)
+    source: str
+    """override:<file> | api | supplement | genai-prices <version> | litellm-map <version> | default."""
+    source_date: str | None = None
+    effective_from: datetime | None = None
+    display_name: str | None = None
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+    provider_cost: bool = False
+    """The provider's own stated cost is the operator's cost when it comes with the answer."""
+    free: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceLine:
+    """One itemised line: quantity x rate = amount (USD)."""
+
+    item: str
+    quantity: Decimal
+    rate: Decimal
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """The exact cost of one usage."""
+
+    usd: Decimal
+    lines: tuple[PriceLine, ...]
+    tier: str = "default"

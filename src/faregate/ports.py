@@ -1,0 +1,317 @@
+"""Every seam on one page: what the flow wants from the world, in the flow's own words.
+
+    request -> authenticate -> route -> price+estimate -> JOURNAL -> HOLD -> forward -> meter -> JOURNAL -> COMMIT -> close
+                                                          (disk)   (Redis)                     (disk)    (SQL)    (Redis)
+
+Only `app.py` knows who stands behind a seam.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal, Protocol
+
+from faregate.core.call import Call, Candidate, Committed, Estimate, Hold, Limit, Principal, Record, Snapshot
+from faregate.core.price import Cost, PriceCard
+from faregate.core.usage import Reading
+
+
+class Clock(Protocol):
+    """The one clock. Wall time is for records and windows, monotonic time for durations and deadlines."""
+
+    def now_us(self) -> int:
+        """UTC in microseconds."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds from an arbitrary start."""
+        ...
+
+
+class Keys(Protocol):
+    """API keys."""
+
+    async def authenticate(self, secret: str) -> Principal:
+        """The principal of a presented key, from a bounded cache or the book. Raises InvalidApiKey."""
+        ...
+
+    async def refresh(self, principal: Principal) -> Principal:
+        """Read the key from the book again (Redis named another rev) and tell Redis its rev. Raises InvalidApiKey."""
+        ...
+
+
+class Catalog(Protocol):
+    """Price cards, in layers, held in memory."""
+
+    def card(self, *, provider: str, kind: str, model: str, organization_id: str | None, now_us: int) -> PriceCard | None:
+        """The card in force for a provider's model, or None when no layer has one."""
+        ...
+
+
+class Router(Protocol):
+    """Public model names to places."""
+
+    def candidates(self, model: str, *, endpoint: str, principal: Principal, now_us: int) -> tuple[Candidate, ...]:
+        """In order of preference, each priced. Raises ModelNotFound, ModelNotPriced, PermissionDenied."""
+        ...
+
+
+# The journal --------------------------------------------------------------------------------------------
+
+
+class Journal(Protocol):
+    """This process's memory on disk. Each append has left the process when it returns (fsync apart)."""
+
+    def open(self, hold_id: str, intent: Record) -> None:
+        """Before the reserve: who will be charged, with `intent.charge_microcredits` = what its input costs."""
+        ...
+
+    def forward(self, hold_id: str, hold: Hold) -> None:
+        """After the hold's ok, before the first byte upstream."""
+        ...
+
+    def progress(self, hold_id: str, microcredits: int) -> None:
+        """With the heartbeat: what the input and the output delivered so far are worth."""
+        ...
+
+    def learned(self, record: Record) -> None:
+        """Before the commit: the truth."""
+        ...
+
+    def closed(self, hold_id: str) -> None:
+        """After SQL and settle."""
+        ...
+
+    async def sync(self) -> None:
+        """Everything appended so far is on the platter when this returns. Calls share one fsync."""
+        ...
+
+
+# Redis --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What `reserve` is asked for. `forced` takes `want` without a balance check (adjustments, ingested truths)."""
+
+    hold_id: str
+    kind: Literal["call", "api"]
+    principal: Principal
+    account_id: str
+    want_microcredits: int
+    floor_microcredits: int
+    want_tokens: int
+    floor_tokens: int
+    progress_microcredits: int
+    meta: bytes
+    """The journal's intent, so that a sweeper can write the record when the owner and its disk are gone."""
+    share_permille: int = 250
+    ttl_ms: int | None = None
+    """None: the hold deadline of calls; reservations bring their own."""
+    forced: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """One hold's heartbeat."""
+
+    hold: Hold
+    microcredits: int
+    progress_microcredits: int
+
+
+BeatAnswer = Literal["ok", "no_hold", "swept", "lost"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweptHold:
+    """A hold whose owner is gone, as Redis remembers it."""
+
+    hold: Hold
+    progress_microcredits: int
+    meta: bytes
+
+
+class Gate(Protocol):
+    """Open holds, limits and the absolute copy of balances: Redis behind its scripts.
+
+    Every method raises StoreUnavailable when no answer came in time; a lost reply may have been applied.
+    """
+
+    async def reserve(self, ask: Ask) -> Hold:
+        """All or none. Raises InsufficientCredits, LimitExceeded, KeyChanged, StoreUnavailable."""
+        ...
+
+    async def beat(self, beats: Sequence[Beat], buckets: Iterable[int]) -> tuple[list[BeatAnswer], dict[int, str]]:
+        """Extend holds (absolute amounts) and read the epoch of each bucket, in one pipeline."""
+        ...
+
+    async def extend(self, beat: Beat) -> BeatAnswer: ...
+
+    async def reassert(self, holds: Sequence[SweptHold]) -> None:
+        """Put back what Redis lost: adds without a check."""
+        ...
+
+    async def release(self, hold: Hold) -> BeatAnswer: ...
+
+    async def settle(self, hold: Hold | None, snapshot: Snapshot, bucket: int) -> None:
+        """Apply the book's absolutes if newer, drop the hold if it is there. Repeatable."""
+        ...
+
+
+class KeyChanged(Exception):
+    """`reserve` found another rev (or none) for the key: read it again."""
+
+
+# SQL ----------------------------------------------------------------------------------------------------
+
+
+class Book(Protocol):
+    """The only truth about money. Every method raises BookUnavailable when SQL is out of reach."""
+
+    async def commit(self, record: Record) -> Committed:
+        """Write it if the book does not have it, charge what is new; many calls share one transaction."""
+        ...
+
+    async def snapshot(self, account_id: str, limits: Sequence[tuple[Limit, int]], *, gate: bool) -> Snapshot:
+        """Read the account and its limit windows (limit, window start in s); `gate` marks that it will have holds.
+
+        `Snapshot.gated` is what held *before* the mark. Grants that are due to start or end are booked first.
+        """
+        ...
+
+
+# Providers ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Seconds. `idle_s` bounds the silence between two real events, comments not counted."""
+
+    connect_s: float = 5.0
+    first_byte_s: float = 600.0
+    idle_s: float = 120.0
+
+
+class Answer(Protocol):
+    """A provider's response: status and headers are here, the body is still coming."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Lower-case names."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes. Raises UpstreamError or UpstreamTimeout when it breaks off."""
+        ...
+
+    def touch(self) -> None:
+        """A real event has passed: the idle timer starts again."""
+        ...
+
+    async def close(self) -> None:
+        """Give the connection back, or cut it when the body is not finished."""
+        ...
+
+
+class Provider(Protocol):
+    """One configured provider: where, how to sign, what to rewrite, which dialect."""
+
+    name: str
+    kind: str
+    on_disconnect: Literal["drain", "cancel"]
+    retries: int
+
+    async def send(self, call: Call, candidate: Candidate, output_cap: int | None) -> Answer:
+        """Send the call. Raises UpstreamError or UpstreamTimeout when no response began."""
+        ...
+
+    def meter(self, call: Call) -> Meter: ...
+
+
+class Meter(Protocol):
+    """Reads usage as the answer passes. Pure: fed with bytes, never holds a whole stream."""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take what came; return what may go to the client now (the terminal event is kept back)."""
+        ...
+
+    def finish(self, cost: Cost | None, charge_microcredits: int) -> bytes:
+        """The body has ended: what was kept back, to be sent after the close.
+
+        A client that asked for its cost finds it in the usage chunk. Empty when a stream was cut before its end.
+        """
+        ...
+
+    @property
+    def events(self) -> int:
+        """Real events seen so far (comments and keep-alives are none)."""
+        ...
+
+    def reading(self, status: int, headers: Mapping[str, str]) -> Reading:
+        """What is known so far."""
+        ...
+
+
+# The client's side --------------------------------------------------------------------------------------
+
+
+class ClientGone(Exception):
+    """The client has hung up; nothing more can be sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inbound:
+    """A request on the data plane, read whole (bounded)."""
+
+    endpoint: str
+    secret: str
+    headers: Mapping[str, str]
+    body: bytes
+    request_id: str
+
+
+class Reply(Protocol):
+    """The response on its way to the client."""
+
+    async def start(self, status: int, headers: Mapping[str, str]) -> None: ...
+
+    async def send(self, chunk: bytes) -> None:
+        """Raises ClientGone."""
+        ...
+
+    async def finish(self, chunk: bytes) -> None:
+        """The last bytes. Nothing follows."""
+        ...
+
+
+class Dialect(Protocol):
+    """A front door's language: how requests are read and errors are said."""
+
+    def read(self, inbound: Inbound, principal: Principal, call_id: str) -> Call: ...
+
+    def error_event(self, error: Exception) -> bytes:
+        """What a stream that has begun ends with when it fails."""
+        ...
+
+
+class Estimator(Protocol):
+    """Upper bounds, pure."""
+
+    def estimate(self, call: Call, candidates: Sequence[Candidate], principal: Principal) -> Estimate: ...
+
+    def output_cap(
+        self, call: Call, candidates: Sequence[Candidate], principal: Principal, estimate: Estimate, hold: Hold
+    ) -> int | None:
+        """The bound to send upstream when the hold is less than the worst case; None: leave the call as it is."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charge:
+    """The end of a call: its record, and whether its hold may go without one."""
+
+    record: Record | None
+    """None: the truth is zero, and only the hold is to be released."""
+    cost_usd: Decimal = Decimal(0)
