@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Literal, Protocol
 
 from faregate.core.call import Call, Candidate, Committed, Estimate, Hold, Limit, Principal, Record, Snapshot
@@ -150,7 +149,7 @@ class Gate(Protocol):
 
     async def extend(self, beat: Beat) -> BeatAnswer: ...
 
-    async def reassert(self, holds: Sequence[SweptHold]) -> None:
+    async def reassert(self, holds: Sequence[SweptHold]) -> list[BeatAnswer]:
         """Put back what Redis lost: adds without a check."""
         ...
 
@@ -158,6 +157,14 @@ class Gate(Protocol):
 
     async def settle(self, hold: Hold | None, snapshot: Snapshot, bucket: int) -> None:
         """Apply the book's absolutes if newer, drop the hold if it is there. Repeatable."""
+        ...
+
+    async def due(self, bucket: int, sweeper: str, most: int) -> list[tuple[str, str]]:
+        """(account, hold id) of holds past their deadline; empty when another sweeper has the bucket."""
+        ...
+
+    async def claim(self, bucket: int, account_id: str, hold_id: str) -> SweptHold | None:
+        """Begin to close a hold whose owner is gone; None when it is not due any more."""
         ...
 
 
@@ -229,6 +236,14 @@ class Provider(Protocol):
 
     def meter(self, call: Call) -> Meter: ...
 
+    def reply_headers(self, answer: Answer) -> dict[str, str]:
+        """The provider's headers that may reach the client."""
+        ...
+
+    def redact(self, body: bytes) -> bytes:
+        """An error body without the provider's secrets."""
+        ...
+
 
 class Meter(Protocol):
     """Reads usage as the answer passes. Pure: fed with bytes, never holds a whole stream."""
@@ -275,6 +290,8 @@ class Inbound:
 class Reply(Protocol):
     """The response on its way to the client."""
 
+    started: bool
+
     async def start(self, status: int, headers: Mapping[str, str]) -> None: ...
 
     async def send(self, chunk: bytes) -> None:
@@ -308,10 +325,17 @@ class Estimator(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Charge:
-    """The end of a call: its record, and whether its hold may go without one."""
+class Events(Protocol):
+    """What operators count. Every label has a bounded set of values."""
 
-    record: Record | None
-    """None: the truth is zero, and only the hold is to be released."""
-    cost_usd: Decimal = Decimal(0)
+    def call_ended(self, record: Record, duration_s: float) -> None: ...
+
+    def call_refused(self, code: str) -> None: ...
+
+    def overrun(self, microcredits: int) -> None:
+        """An actual came out above its hold."""
+        ...
+
+    def trouble(self, what: str, detail: str) -> None:
+        """Something an operator should look at (a parked record, a lost hold); `what` is one of a few words."""
+        ...

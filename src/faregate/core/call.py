@@ -133,6 +133,8 @@ class Hold:
     tokens: int | None
     limit_keys: tuple[str, ...]
     """The limit windows that admitted it: `<limit id>:<window start>`; the ones its charge counts in."""
+    rests: tuple[int, ...] = ()
+    """What each of those windows had left after it was admitted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

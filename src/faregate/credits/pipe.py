@@ -1,0 +1,165 @@
+"""One connection to Redis whose calls of one loop tick leave as one write.
+
+A call that is cancelled or times out leaves its reply to be read and dropped, so the connection is never out of step
+(a client that cancels a command in flight hands its reply to the next caller). A lost connection fails what was
+waiting: those calls may or may not have been applied, and every script can be repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import hiredis
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from faregate.credits.scripts import Script, load
+from faregate.errors import StoreUnavailable
+
+Arg = str | bytes | int
+
+_RECONNECT_S = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
+
+
+class Pipe:
+    """Scripts on one Redis. `url` is redis://, rediss:// or unix://."""
+
+    def __init__(self, url: str, *, connect_timeout_s: float = 1.0, max_waiting: int = 20_000) -> None:
+        self._pool: ConnectionPool[Any] = ConnectionPool.from_url(
+            url, protocol=2, socket_connect_timeout=connect_timeout_s, socket_timeout=None
+        )
+        self.scripts: dict[str, Script] = load()
+        self._max_waiting = max_waiting
+        self._connection: AbstractConnection | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._failures = 0
+        self._retry_at = 0.0
+        self._outgoing: list[bytes] = []
+        self._queued: deque[asyncio.Future[Any]] = deque()
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+
+    async def run(self, name: str, keys: Sequence[str], args: Sequence[Arg], timeout_s: float) -> Any:
+        """Run a script. Raises StoreUnavailable when no reply came in time."""
+        script = self.scripts[name]
+        try:
+            return await self.command((b"EVALSHA", script.sha, len(keys), *keys, *args), timeout_s)
+        except NoScriptError:
+            await self.command((b"SCRIPT", b"LOAD", script.source), timeout_s)
+            return await self.command((b"EVALSHA", script.sha, len(keys), *keys, *args), timeout_s)
+
+    async def command(self, parts: tuple[Arg, ...], timeout_s: float) -> Any:
+        """Send any command. Error replies are raised as redis-py's classes."""
+        loop = asyncio.get_running_loop()
+        if len(self._waiting) + len(self._queued) >= self._max_waiting:
+            raise StoreUnavailable("the credit store is overloaded", retry_after_s=1)
+        future: asyncio.Future[Any] = loop.create_future()
+        if not self._queued:
+            loop.call_soon(self._flush)
+        self._queued.append(future)
+        self._outgoing.append(hiredis.pack_command(parts))
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await future
+        except TimeoutError:
+            raise StoreUnavailable("the credit store did not answer in time", retry_after_s=1) from None
+
+    async def connect(self) -> None:
+        """Connect now. Raises StoreUnavailable."""
+        if self._connecting is None or self._connecting.done():
+            self._connecting = asyncio.create_task(self._connect())
+        await asyncio.shield(self._connecting)
+
+    async def close(self) -> None:
+        """Fail what is waiting and hang up."""
+        self._fail("the credit store connection is closed")
+        for task in (self._reader, self._connecting):
+            if task is not None:
+                task.cancel()
+        if self._connection is not None:
+            await self._connection.disconnect(nowait=True)
+            self._connection = None
+
+    def _flush(self) -> None:
+        if self._connection is None:
+            self._start_connecting()
+            return
+        data, self._outgoing = self._outgoing, []
+        self._waiting.extend(self._queued)
+        self._queued.clear()
+        writer = self._connection._writer  # send_packed_command would make each tick's write a task of its own
+        if writer is None:
+            self._lost("the credit store hung up")
+            return
+        writer.write(data[0] if len(data) == 1 else b"".join(data))
+
+    def _start_connecting(self) -> None:
+        if self._connecting is not None and not self._connecting.done():
+            return
+        if asyncio.get_running_loop().time() < self._retry_at:
+            self._fail("the credit store is out of reach")
+            return
+        self._connecting = asyncio.create_task(self._connect())
+        self._connecting.add_done_callback(_seen)
+
+    async def _connect(self) -> None:
+        connection = self._pool.make_connection()
+        try:
+            await connection.connect()
+            for script in self.scripts.values():
+                await connection.send_command(b"SCRIPT", b"LOAD", script.source)
+            for _ in self.scripts:
+                await connection.read_response(timeout=5.0)
+        except (RedisError, OSError, asyncio.TimeoutError) as error:
+            await connection.disconnect(nowait=True)
+            self._failures = min(self._failures + 1, len(_RECONNECT_S) - 1)
+            self._retry_at = asyncio.get_running_loop().time() + _RECONNECT_S[self._failures]
+            self._fail("the credit store is out of reach")
+            raise StoreUnavailable("the credit store is out of reach", retry_after_s=1) from error
+        self._failures = 0
+        self._connection = connection
+        self._reader = asyncio.create_task(self._read(connection))
+        if self._queued:
+            self._flush()
+
+    async def _read(self, connection: AbstractConnection) -> None:
+        waiting = self._waiting
+        while True:
+            try:
+                reply = await connection.read_response(disable_decoding=True, timeout=math.inf)
+            except ResponseError as error:
+                reply = error
+            except (RedisError, OSError) as error:
+                self._lost(f"the credit store hung up ({type(error).__name__})")
+                return
+            future = waiting.popleft()
+            if future.done():
+                continue
+            if isinstance(reply, Exception):
+                future.set_exception(reply)
+            else:
+                future.set_result(reply)
+
+    def _lost(self, why: str) -> None:
+        connection, self._connection = self._connection, None
+        self._fail(why)
+        if connection is not None and connection._writer is not None:
+            connection._writer.close()
+
+    def _fail(self, why: str) -> None:
+        self._outgoing.clear()
+        for queue in (self._waiting, self._queued):
+            while queue:
+                future = queue.popleft()
+                if not future.done():
+                    future.set_exception(StoreUnavailable(why, retry_after_s=1))
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    """Its failure has been told to every waiting call already."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,161 @@
+"""Appending: one write(2) a record, so that what was appended outlives the process; fsync only when asked.
+
+A journal is a row of segments, each locked for life. A hold's records all go to the segment that has its `open`,
+so every segment can be replayed and deleted by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from pathlib import Path
+
+from faregate.core.call import Hold, Record
+from faregate.core.codec import encode_hold, encode_record
+from faregate.errors import JournalUnavailable
+from faregate.journal.records import CLOSED, FORWARD, LEARNED, OPEN, PROGRESS, frame
+
+SUFFIX = ".journal"
+
+
+class _Segment:
+    """One file. A failed append leaves it as it was."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.size = 0
+        self.open_holds: set[str] = set()
+        self.dirty = False
+
+    def append(self, data: bytes) -> None:
+        try:
+            written = os.write(self.fd, data)
+        except OSError as error:
+            raise JournalUnavailable(f"the journal cannot be written: {error.strerror}") from error
+        if written != len(data):
+            os.ftruncate(self.fd, self.size)
+            raise JournalUnavailable("the journal cannot be written: the disk is full")
+        self.size += written
+        self.dirty = True
+
+    def delete(self) -> None:
+        self.path.unlink(missing_ok=True)
+        os.close(self.fd)
+
+
+class FileJournal:
+    """`ports.Journal` on files of `directory`, named after this boot.
+
+    `max_bytes` bounds all segments together: at the bound no new hold is opened (JournalUnavailable), while what was
+    forwarded before can still be learned and closed.
+    """
+
+    def __init__(self, directory: Path, boot_id: str, *, max_bytes: int = 1 << 30, segment_bytes: int = 64 << 20) -> None:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._directory = directory
+        self._boot_id = boot_id
+        self._max_bytes = max_bytes
+        self._segment_bytes = min(segment_bytes, max(1, max_bytes // 4))
+        self._count = 0
+        self._segments: list[_Segment] = []
+        self._of_hold: dict[str, _Segment] = {}
+        self._syncing: asyncio.Task[None] | None = None
+        self._active = self._new_segment()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all segments."""
+        return sum(segment.size for segment in self._segments)
+
+    @property
+    def open_holds(self) -> int:
+        """Holds that are open in it."""
+        return len(self._of_hold)
+
+    def open(self, hold_id: str, intent: Record) -> None:
+        if self._active.size >= self._segment_bytes:
+            if self.bytes >= self._max_bytes:
+                raise JournalUnavailable("the journal is full: the book has been out of reach for too long")
+            self._active = self._new_segment()
+        segment = self._active
+        segment.append(frame(OPEN, encode_record(intent)))
+        segment.open_holds.add(hold_id)
+        self._of_hold[hold_id] = segment
+
+    def forward(self, hold_id: str, hold: Hold) -> None:
+        self._of_hold[hold_id].append(frame(FORWARD, encode_hold(hold)))
+
+    def progress(self, hold_id: str, microcredits: int) -> None:
+        segment = self._of_hold.get(hold_id)
+        if segment is not None:
+            segment.append(frame(PROGRESS, f"{hold_id} {microcredits}".encode()))
+
+    def learned(self, record: Record) -> None:
+        self._of_hold[record.hold_id].append(frame(LEARNED, encode_record(record)))
+
+    def closed(self, hold_id: str) -> None:
+        segment = self._of_hold.pop(hold_id, None)
+        if segment is None:
+            return
+        segment.open_holds.discard(hold_id)
+        if segment.open_holds or segment is self._active:
+            try:
+                segment.append(frame(CLOSED, hold_id.encode()))
+            except JournalUnavailable:
+                return  # A replay commits it again, which changes nothing.
+        if not segment.open_holds and segment is not self._active:
+            self._segments.remove(segment)
+            segment.delete()
+
+    async def sync(self) -> None:
+        running = self._syncing
+        if running is not None and not running.done():
+            await asyncio.shield(running)  # It may have begun before our append: one more is needed.
+            running = self._syncing
+        if running is None or running.done():
+            self._syncing = running = asyncio.create_task(self._sync())
+        await asyncio.shield(running)
+
+    async def _sync(self) -> None:
+        dirty = [segment for segment in self._segments if segment.dirty]
+        for segment in dirty:
+            segment.dirty = False
+        try:
+            await asyncio.to_thread(_fsync_all, [os.dup(segment.fd) for segment in dirty])
+        except OSError as error:
+            raise JournalUnavailable(f"the journal cannot be synced: {error.strerror}") from error
+
+    def close(self) -> None:
+        """At a clean end: files in which all is closed go; others stay for the next start."""
+        for segment in self._segments:
+            if segment.open_holds:
+                os.close(segment.fd)
+            else:
+                segment.delete()
+        self._segments.clear()
+
+    def _new_segment(self) -> _Segment:
+        self._count += 1
+        segment = _Segment(self._directory / f"{self._boot_id}-{self._count:06d}{SUFFIX}")
+        directory = os.open(self._directory, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+        finished = [s for s in self._segments if not s.open_holds]
+        self._segments = [s for s in self._segments if s.open_holds] + [segment]
+        for done in finished:
+            done.delete()
+        return segment
+
+
+def _fsync_all(fds: list[int]) -> None:
+    try:
+        for fd in fds:
+            os.fdatasync(fd)
+    finally:
+        for fd in fds:
+            os.close(fd)
