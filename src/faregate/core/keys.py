@@ -1,4 +1,4 @@
-"""An API key as the book keeps it: never the secret, only its hash, with the facts of its organization joined in."""
+"""An API key as the book keeps it: only the hash of its secret, with its organization's facts joined in."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ BOOTSTRAP_KEY_ID = "bootstrap"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredKey:
-    """One key, read in one go with its organization's facts. Every change of the key or those facts raises `rev`."""
+    """One key, read in one go with its organization's facts. A change of either raises `rev`."""
 
     id: str
     """The public part: 16 hex digits, or BOOTSTRAP_KEY_ID."""
     rev: int
-    """1 at creation, +1 with every change (limits, scopes, models, expiry, rotation, revocation, organization facts)."""
+    """1 at creation, +1 with every change: limits, scopes, models, expiry, rotation, revocation, facts."""
     secret_hash: str = field(repr=False)
     """SHA-256 of the whole key (`fg_live_<id>_<secret>`), 64 hex digits."""
     organization_id: str
