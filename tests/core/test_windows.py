@@ -57,9 +57,7 @@ def test_every_moment_of_a_window_has_the_same_window(window: Window, now: int, 
     assert window_bounds(window, other) == (start, end)
 
 
-@given(
-    window=st.sampled_from(WINDOWS[:-1]), now=st.integers(min_value=0, max_value=FAR_FUTURE_S - 40 * 86_400)
-)
+@given(window=st.sampled_from(WINDOWS[:-1]), now=st.integers(min_value=0, max_value=FAR_FUTURE_S - 40 * 86_400))
 def test_windows_follow_each_other_without_a_gap(window: Window, now: int) -> None:
     _, end = window_bounds(window, now)
     assert window_bounds(window, end)[0] == end

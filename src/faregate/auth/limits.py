@@ -18,9 +18,9 @@ _FIELDS: Final = frozenset({"kind", "window", "max"})
 def parse_limits(key_id: str, value: object) -> tuple[Limit, ...]:
     """`[{kind, window, max}]` as limits of the key; None or absent is none. Raises InvalidRequest.
 
-    `max` is credits for kind credits (up to 6 decimal places), else a whole number; 0 lets nothing through. A cap
-    on concurrency counts open holds, whenever they were opened, so its window is always `total`. Two limits of the
-    same kind and window are refused: they would share a counter.
+    `max` is credits for kind credits (up to 6 decimal places), else a whole number; 0 lets nothing through.
+    A cap on concurrency counts open holds, whenever they were opened, so its window is always `total`.
+    Two limits of the same kind and window are refused: they would share a counter.
     """
     if value is None:
         return ()
@@ -51,11 +51,7 @@ def _limit(key_id: str, item: object, at: str) -> Limit:
     window = _choice(WINDOWS, named, f"{at}.window")
     if kind == "concurrency":
         window = "total"
-    most = (
-        parse_credits(item.get("max"), f"{at}.max", minimum=0)
-        if kind == "credits"
-        else _count(item, f"{at}.max")
-    )
+    most = parse_credits(item.get("max"), f"{at}.max", minimum=0) if kind == "credits" else _count(item, f"{at}.max")
     return Limit(id=limit_id(key_id, kind, window), kind=kind, window=window, max=most)
 
 

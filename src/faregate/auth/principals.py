@@ -1,8 +1,8 @@
 """From a presented key to its principal: a bounded cache before the book.
 
-Three things keep the cache honest. It is keyed by the SHA-256 of the whole secret, so no other secret can meet
-an entry (CVE-2026-35030). An entry is read again after a minute. And `reserve` compares its `rev` with what Redis
-says and sends the flow to `refresh` when it differs: a revoked key stops at its next call, everywhere.
+Three things keep the cache honest. It is keyed by the SHA-256 of the whole secret, so no other secret can
+meet an entry (CVE-2026-35030). An entry is read again after a minute. And `reserve` compares its `rev` with
+what Redis says and sends the flow to `refresh` when it differs: a revoked key stops at its next call.
 
 Bad keys are cheap: malformed ones never reach the book, unknown ones are remembered for a few seconds, and
 however many ask for one key at once, the book is read once.
@@ -105,7 +105,7 @@ class Principals:
         self._slots = asyncio.Semaphore(self._bounds.reads)
 
     async def authenticate(self, secret: str) -> Principal:
-        """The principal of a presented key. Raises InvalidApiKey, and StoreUnavailable for a new one without SQL."""
+        """The principal of a presented key. Raises InvalidApiKey, and StoreUnavailable (new key, no SQL)."""
         if not 0 < len(secret) <= MAX_PRESENTED:
             raise bad_key()
         digest = hash_secret(secret)

@@ -56,17 +56,13 @@ def parse_models(value: object) -> tuple[str, ...] | None:
     if value is None:
         return None
     if not isinstance(value, list) or not 0 < len(value) <= MAX_MODELS:
-        raise InvalidRequest(
-            "models must be a list of 1 to 1000 names; leave it out to allow all", param="models"
-        )
+        raise InvalidRequest("models must be a list of 1 to 1000 names; leave it out to allow all", param="models")
     return tuple(_pattern(name) for name in value)
 
 
 def _pattern(value: object) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= MAX_MODEL_LENGTH or "*" in value[:-1]:
-        raise InvalidRequest(
-            "each of models is an exact name or a prefix with one trailing *", param="models"
-        )
+        raise InvalidRequest("each of models is an exact name or a prefix with one trailing *", param="models")
     return value
 
 
