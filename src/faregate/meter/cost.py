@@ -1,0 +1,38 @@
+"""Write a cost into a usage chunk without touching any other byte of it."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+from faregate.core.money import credits, plain
+
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\]]', re.DOTALL)
+_OBJECT_VALUE = re.compile(rb"\s*:\s*\{")
+
+
+def with_cost(event: bytes, cost_usd: Decimal, charge_microcredits: int) -> bytes:
+    """The event with `cost_usd` and `credits` at the end of its top-level usage object; unchanged if it has none."""
+    span = _usage_span(event)
+    if span is None:
+        return event
+    start, end = span
+    comma = "," if event[start:end].strip() else ""
+    fields = f'{comma}"cost_usd":{plain(cost_usd):f},"credits":{credits(charge_microcredits):f}'
+    return event[:end] + fields.encode() + event[end:]
+
+
+def _usage_span(event: bytes) -> tuple[int, int] | None:
+    """Where the inside of the top-level "usage" object begins and ends."""
+    depth, start = 0, None
+    for token in _TOKEN.finditer(event, max(0, event.find(b"{"))):
+        sign = token[0][:1]
+        if sign in b"{[":
+            depth += 1
+        elif sign in b"}]":
+            if start is not None and depth == 2:
+                return start, token.start()
+            depth -= 1
+        elif depth == 1 and token[0] == b'"usage"' and (value := _OBJECT_VALUE.match(event, token.end())):
+            start = value.end()
+    return None

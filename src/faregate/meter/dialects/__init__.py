@@ -1,0 +1,1 @@
+"""One file per dialect: what its events mean and which of its numbers contain which."""

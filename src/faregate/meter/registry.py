@@ -1,0 +1,111 @@
+"""Which reader and which framing go with a provider kind and an endpoint."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+from faregate.meter.aws import AwsFraming
+from faregate.meter.dialects.anthropic import AnthropicReader
+from faregate.meter.dialects.bedrock import ConverseReader, InvokeReader
+from faregate.meter.dialects.cohere import CohereReader
+from faregate.meter.dialects.gemini import GeminiReader
+from faregate.meter.dialects.ollama import OllamaReader
+from faregate.meter.dialects.openai import OpenAIReader
+from faregate.meter.dialects.openai_audio import SpeechReader, TranscriptionReader
+from faregate.meter.dialects.openai_images import ImagesReader, ModerationsReader
+from faregate.meter.dialects.openai_realtime import RealtimeReader
+from faregate.meter.dialects.openai_responses import ResponsesReader
+from faregate.meter.framing import Framing, JsonArrayFraming, MessageFraming, NdJsonFraming, SseFraming
+from faregate.meter.plain import PlainMeter
+from faregate.meter.reader import Reader, Source
+from faregate.meter.stream import StreamMeter
+
+ReaderFactory = Callable[[Source], Reader]
+
+_READERS: Mapping[str, ReaderFactory] = {
+    "chat.completions": OpenAIReader,
+    "completions": OpenAIReader,
+    "embeddings": OpenAIReader,
+    "responses": ResponsesReader,
+    "audio.transcriptions": TranscriptionReader,
+    "audio.translations": TranscriptionReader,
+    "audio.speech": SpeechReader,
+    "images.generations": ImagesReader,
+    "images.edits": ImagesReader,
+    "images.variations": ImagesReader,
+    "moderations": ModerationsReader,
+    "realtime": RealtimeReader,
+    "messages": AnthropicReader,
+    "generatecontent": GeminiReader,
+    "streamgeneratecontent": GeminiReader,
+    "live": GeminiReader,
+    "embedcontent": GeminiReader,
+    "batchembedcontents": GeminiReader,
+    "converse": ConverseReader,
+    "converse-stream": ConverseReader,
+    "invoke": InvokeReader,
+    "invoke-with-response-stream": InvokeReader,
+}
+_OLLAMA = frozenset({"chat", "generate", "embed", "embeddings"})
+_AWS = (ConverseReader, InvokeReader)
+_NUMBERED = re.compile(r"-\d+$")
+
+
+def kind_of(provider: str) -> str:
+    """`azure-2` is an `azure`."""
+    return _NUMBERED.sub("", provider)
+
+
+def normal_endpoint(endpoint: str) -> str:
+    """`openai-compat/chat.completions`, `/v1/chat/completions` and `chat.completions` are one."""
+    path = endpoint.strip("/").lower().removeprefix("openai-compat/").removeprefix("v1/")
+    dotted = path.replace("/", ".")
+    return dotted if dotted in _READERS else path
+
+
+def reader_for(source: Source) -> Reader:
+    """The dialect's reader. OpenAI's is the default: it is what compatible servers speak."""
+    if source.kind == "ollama" and source.endpoint.startswith("api/") and source.endpoint[4:] in _OLLAMA:
+        return OllamaReader(source)
+    if source.kind == "cohere" and source.endpoint != "chat.completions":
+        return CohereReader(source)
+    return _READERS.get(source.endpoint, OpenAIReader)(source)
+
+
+def framing_for(reader: Reader, framing: str | None = None) -> Framing:
+    """The framing a dialect streams in; `json-array` for Gemini without alt=sse has to be named."""
+    if framing == "json-array":
+        return JsonArrayFraming()
+    if isinstance(reader, _AWS):
+        return AwsFraming()
+    if isinstance(reader, OllamaReader):
+        return NdJsonFraming()
+    if isinstance(reader, RealtimeReader):
+        return MessageFraming()
+    return SseFraming()
+
+
+def meter_for(
+    kind: str,
+    endpoint: str,
+    *,
+    stream: bool,
+    drop_usage_chunk: bool = False,
+    wants_cost: bool = False,
+    model: str = "",
+    request: Mapping[str, object] | None = None,
+    framing: str | None = None,
+) -> StreamMeter | PlainMeter:
+    """A fresh meter for one answer; implements ports.Meter.
+
+    `drop_usage_chunk`: we asked for the usage chunk, the client did not. `wants_cost`: the client finds its cost in
+    the usage chunk (which then is never dropped). `model` (as asked upstream) and `request` (the body) help where
+    the answer alone cannot tell; `framing="json-array"` is Gemini's stream without alt=sse.
+    """
+    endpoint = normal_endpoint(endpoint)
+    source = Source(kind=kind_of(kind), endpoint=endpoint, stream=stream, model=model, request=request or {})
+    reader = reader_for(source)
+    if not stream:
+        return PlainMeter(reader)
+    return StreamMeter(reader, framing_for(reader, framing), drop_usage_chunk=drop_usage_chunk, wants_cost=wants_cost)
