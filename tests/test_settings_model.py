@@ -42,7 +42,8 @@ def test_the_share_in_thousandths(share: str, permille: int) -> None:
 
 def test_the_three_clocks_shorten_together() -> None:
     timing = Settings.model_validate({"timing": {"heartbeat_s": "0.2"}}).timing
-    assert (timing.deadline_s, timing.sweep_s) == (pytest.approx(0.6), 0.2)
+    assert timing.deadline_s == pytest.approx(0.6)
+    assert timing.sweep_s == timing.heartbeat_s == 0.2
 
 
 def test_an_api_key_is_stripped_of_the_line_end_of_its_file() -> None:
