@@ -1,14 +1,14 @@
 """Every seam on one page: what the flow wants from the world, in the flow's own words.
 
-    request -> authenticate -> route -> price+estimate -> JOURNAL -> HOLD -> forward -> meter -> JOURNAL -> COMMIT -> close
-                                                          (disk)   (Redis)                     (disk)    (SQL)    (Redis)
+    authenticate -> route -> price+estimate -> JOURNAL -> HOLD -> forward -> meter -> JOURNAL -> COMMIT -> close
+                                               (disk)   (Redis)                     (disk)    (SQL)    (Redis)
 
 Only `app.py` knows who stands behind a seam.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -41,10 +41,20 @@ class Keys(Protocol):
         ...
 
 
+class Accounts(Protocol):
+    """Which account a call is charged to."""
+
+    async def resolve(self, principal: Principal, named: str | None) -> str:
+        """The id of the account `named` (id or external id), or the key's own. Raises PermissionDenied, NotFound."""
+        ...
+
+
 class Catalog(Protocol):
     """Price cards, in layers, held in memory."""
 
-    def card(self, *, provider: str, kind: str, model: str, organization_id: str | None, now_us: int) -> PriceCard | None:
+    def card(
+        self, *, provider: str, kind: str, model: str, organization_id: str | None, now_us: int
+    ) -> PriceCard | None:
         """The card in force for a provider's model, or None when no layer has one."""
         ...
 
@@ -217,6 +227,10 @@ class Answer(Protocol):
         """A real event has passed: the idle timer starts again."""
         ...
 
+    def abort(self) -> None:
+        """Stop now, from anywhere: `chunks` raises UpstreamError."""
+        ...
+
     async def close(self) -> None:
         """Give the connection back, or cut it when the body is not finished."""
         ...
@@ -234,7 +248,9 @@ class Provider(Protocol):
         """Send the call. Raises UpstreamError or UpstreamTimeout when no response began."""
         ...
 
-    def meter(self, call: Call) -> Meter: ...
+    def meter(self, call: Call, answer: Answer) -> Meter:
+        """The reader of this answer: by endpoint, and by whether it really is a stream."""
+        ...
 
     def reply_headers(self, answer: Answer) -> dict[str, str]:
         """The provider's headers that may reach the client."""
@@ -292,6 +308,10 @@ class Reply(Protocol):
 
     started: bool
 
+    def on_gone(self, act: Callable[[], None] | None) -> None:
+        """Call `act` when the client hangs up (at once if it has); None: no more."""
+        ...
+
     async def start(self, status: int, headers: Mapping[str, str]) -> None: ...
 
     async def send(self, chunk: bytes) -> None:
@@ -306,7 +326,9 @@ class Reply(Protocol):
 class Dialect(Protocol):
     """A front door's language: how requests are read and errors are said."""
 
-    def read(self, inbound: Inbound, principal: Principal, call_id: str) -> Call: ...
+    def read(self, inbound: Inbound, principal: Principal, account_id: str, call_id: str) -> Call:
+        """Raises InvalidRequest naming the field."""
+        ...
 
     def error_event(self, error: Exception) -> bytes:
         """What a stream that has begun ends with when it fails."""
@@ -319,7 +341,12 @@ class Estimator(Protocol):
     def estimate(self, call: Call, candidates: Sequence[Candidate], principal: Principal) -> Estimate: ...
 
     def output_cap(
-        self, call: Call, candidates: Sequence[Candidate], principal: Principal, estimate: Estimate, hold: Hold
+        self,
+        call: Call,
+        candidates: Sequence[Candidate],
+        principal: Principal,
+        estimate: Estimate,
+        hold: Hold,
     ) -> int | None:
         """The bound to send upstream when the hold is less than the worst case; None: leave the call as it is."""
         ...

@@ -69,7 +69,8 @@ class Call:
     """chat.completions | completions | embeddings"""
     model: str
     body: Mapping[str, object]
-    body_bytes: int
+    raw_body: bytes
+    """The request as it came: what goes upstream when nothing in it must change."""
     stream: bool
     wants_usage: bool
     """The client itself asked for the usage chunk."""
@@ -81,6 +82,10 @@ class Call:
     """agent, feature, user, tag.<name>, metadata.<name>: recorded, filterable, never sent upstream."""
     forward_headers: Mapping[str, str] = field(default_factory=dict)
     """Allow-listed client headers that go upstream."""
+
+    @property
+    def body_bytes(self) -> int:
+        return len(self.raw_body)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +113,8 @@ class Estimate:
     floor_microcredits: int
     input_microcredits: int
     """The input alone: the first progress of a hold."""
+    input_usd: Decimal = Decimal(0)
+    """What the input alone costs the operator."""
     cappable: bool
     """The endpoint has an output bound that can be lowered."""
 

@@ -100,5 +100,6 @@ def _rates(raw: Mapping[str, str]) -> dict[str, Decimal]:
 
 def _long_context(raw: Any) -> tuple[LongContext, ...]:
     return tuple(
-        LongContext(above=part["above"], rates=_rates(part["rates"]), inclusive=part.get("inclusive", False)) for part in raw
+        LongContext(above=part["above"], rates=_rates(part["rates"]), inclusive=part.get("inclusive", False))
+        for part in raw
     )

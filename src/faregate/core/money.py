@@ -35,17 +35,22 @@ def parse_credits(value: object, param: str, *, minimum: int | None = 1) -> int:
     """Credits as microcredits: at most 6 decimal places, within ±2^53 microcredits, at least `minimum`."""
     number = parse_decimal(value, param)
     if number.adjusted() > 12:
-        raise InvalidRequest(f"{param} is too large: at most {MAX_MICROCREDITS // MICROCREDITS_PER_CREDIT} credits", param=param)
+        raise _too_large(param)
     scaled = EXACT.multiply(number, _MICRO)
     if scaled != scaled.to_integral_value():
         raise InvalidRequest(f"{param} has more than 6 decimal places", param=param)
     amount = int(scaled)
     if abs(amount) > MAX_MICROCREDITS:
-        raise InvalidRequest(f"{param} is too large: at most {MAX_MICROCREDITS // MICROCREDITS_PER_CREDIT} credits", param=param)
+        raise _too_large(param)
     if minimum is not None and amount < minimum:
         least = "greater than 0" if minimum == 1 else f"at least {credits(minimum)}"
         raise InvalidRequest(f"{param} must be {least}", param=param)
     return amount
+
+
+def _too_large(param: str) -> InvalidRequest:
+    most = MAX_MICROCREDITS // MICROCREDITS_PER_CREDIT
+    return InvalidRequest(f"{param} is too large: at most {most} credits", param=param)
 
 
 def credits(microcredits: int) -> Decimal:

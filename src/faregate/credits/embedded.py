@@ -103,7 +103,7 @@ class EmbeddedValkey:
     def _start(self) -> None:
         log = os.open(self._data_dir / "valkey.log", os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         try:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603  # the package's own binary
                 [str(get_binary_path()), *self._options()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -236,7 +236,10 @@ class RedisGate:
         return _answer(await self._hold_script("reassert", hold, args))
 
     async def settle(self, hold: Hold | None, snapshot: Snapshot, bucket: int) -> None:
-        args: list[Arg] = [hold.id if hold else "", names.member(snapshot.account_id, hold.id) if hold else ""]
+        args: list[Arg] = [
+            hold.id if hold else "",
+            names.member(snapshot.account_id, hold.id) if hold else "",
+        ]
         args += _absolutes(snapshot)
         for state in snapshot.limits:
             args += _limit_triple(bucket, state)
@@ -255,7 +258,9 @@ class RedisGate:
         await self._pipe.run("keyrev", (key,), (rev,), self._timing.close_wait_s)
 
     async def _hold_script(self, name: str, hold: Hold, args: tuple[Arg, ...]) -> Any:
-        return await self._pipe.run(name, names.hold_keys(hold.bucket, hold.account_id), args, self._timing.close_wait_s)
+        return await self._pipe.run(
+            name, names.hold_keys(hold.bucket, hold.account_id), args, self._timing.close_wait_s
+        )
 
     # Sweeping and looking -------------------------------------------------------------------------------
 
@@ -264,7 +269,10 @@ class RedisGate:
         head = names.base(bucket)
         lease_ms = int(2 * self._timing.heartbeat_s * 1000)
         reply: list[bytes] = await self._pipe.run(
-            "due", (head + "gate", head + "due", head + "sweeper"), (sweeper, lease_ms, most), self._timing.close_wait_s
+            "due",
+            (head + "gate", head + "due", head + "sweeper"),
+            (sweeper, lease_ms, most),
+            self._timing.close_wait_s,
         )
         found = []
         for text in reply[1:]:

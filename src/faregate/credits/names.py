@@ -34,7 +34,7 @@ def limit_key(limit: Limit, start_s: int) -> str:
 
 
 def limits_text(hold: Hold) -> str:
-    """A hold's limit windows as the scripts write them: `<key>=<letter>,...`. A limit's id is `<owner>.<kind>.<window>`."""
+    """A hold's limit windows as the scripts write them: `<key>=<letter>,...` (limit id: `<owner>.<kind>.<window>`)."""
     return ",".join(f"{limit_window(hold.bucket, key)}={_letter(key)}" for key in hold.limit_keys)
 
 

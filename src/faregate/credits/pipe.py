@@ -29,7 +29,7 @@ class Pipe:
     """Scripts on one Redis. `url` is redis://, rediss:// or unix://."""
 
     def __init__(self, url: str, *, connect_timeout_s: float = 1.0, max_waiting: int = 20_000) -> None:
-        self._pool: ConnectionPool[Any] = ConnectionPool.from_url(
+        self._pool: ConnectionPool = ConnectionPool.from_url(
             url, protocol=2, socket_connect_timeout=connect_timeout_s, socket_timeout=None
         )
         self.scripts: dict[str, Script] = load()
@@ -61,7 +61,7 @@ class Pipe:
         if not self._queued:
             loop.call_soon(self._flush)
         self._queued.append(future)
-        self._outgoing.append(hiredis.pack_command(parts))
+        self._outgoing.append(hiredis.pack_command(parts))  # type: ignore[arg-type]  # the stub knows one length only
         try:
             async with asyncio.timeout(timeout_s):
                 return await future
@@ -91,7 +91,9 @@ class Pipe:
         data, self._outgoing = self._outgoing, []
         self._waiting.extend(self._queued)
         self._queued.clear()
-        writer = self._connection._writer  # send_packed_command would make each tick's write a task of its own
+        writer = (
+            self._connection._writer
+        )  # send_packed_command would make each tick's write a task of its own
         if writer is None:
             self._lost("the credit store hung up")
             return
@@ -107,14 +109,14 @@ class Pipe:
         self._connecting.add_done_callback(_seen)
 
     async def _connect(self) -> None:
-        connection = self._pool.make_connection()
+        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             await connection.connect()
             for script in self.scripts.values():
                 await connection.send_command(b"SCRIPT", b"LOAD", script.source)
             for _ in self.scripts:
                 await connection.read_response(timeout=5.0)
-        except (RedisError, OSError, asyncio.TimeoutError) as error:
+        except (TimeoutError, RedisError, OSError) as error:
             await connection.disconnect(nowait=True)
             self._failures = min(self._failures + 1, len(_RECONNECT_S) - 1)
             self._retry_at = asyncio.get_running_loop().time() + _RECONNECT_S[self._failures]

@@ -1,0 +1,177 @@
+"""What a call is charged when it is over: the table "When things go wrong", as pure functions.
+
+failed before any output, no usage      nothing: the hold is released
+usage is there                          its exact price, also when the stream broke off later
+no usage, but something was delivered   estimated from what was sent and delivered, flagged; never zero
+an explicit zero                        a value, not "missing"
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from decimal import Decimal
+from typing import Literal
+
+from faregate.core.call import Call, Candidate, Estimate, Principal, Record
+from faregate.core.money import charge_microcredits
+from faregate.core.price import Cost
+from faregate.core.pricing import price
+from faregate.core.usage import Reading, Usage
+
+TIERS = {"flex": "flex", "priority": "priority", "fast": "priority", "batch": "batch"}
+"""Served tiers that have rates of their own; every other word means the default."""
+
+_BYTES_PER_TOKEN = 4
+"""For estimates of what was (not of what might be): the usual ratio of English text."""
+
+UnconfirmedPolicy = Literal["progress", "estimate", "release"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a call ended, seen from the gateway."""
+
+    status: int
+    reading: Reading
+    broke: bool = False
+    """The provider's body broke off, or it timed out."""
+    client_gone: bool = False
+    cut: bool = False
+    """We stopped reading (policy `cancel`)."""
+
+
+def billable_usage(outcome: Outcome, call: Call, estimate: Estimate) -> tuple[Usage | None, bool]:
+    """(usage to charge, is it estimated). None: the truth is zero."""
+    reading = outcome.reading
+    if not reading.billable:
+        return None, False
+    known = reading.usage
+    if known is not None and not reading.output_is_placeholder:
+        if known.input_tokens is not None and known.output_tokens is not None:
+            return known, reading.anomaly is not None
+        if _has_units(known):
+            return known, False
+        return _filled(known, reading, call, estimate), True
+    if outcome.status >= 400 and known is None:
+        return None, False
+    if reading.delivered_tokens == 0 and (outcome.broke or reading.error is not None) and not outcome.cut:
+        return None, False
+    return _filled(known or Usage(), reading, call, estimate), True
+
+
+def _has_units(usage: Usage) -> bool:
+    """Billed by something else than tokens."""
+    return any((usage.audio_seconds, usage.characters, usage.images, usage.pages, usage.requests, usage.search_units))
+
+
+def _filled(usage: Usage, reading: Reading, call: Call, estimate: Estimate) -> Usage:
+    likely = min(-(-call.body_bytes // _BYTES_PER_TOKEN), estimate.input_tokens)
+    delivered = (
+        reading.delivered_tokens
+        if usage.output_tokens is None or reading.output_is_placeholder
+        else usage.output_tokens
+    )
+    given = usage.input_tokens if usage.input_tokens is not None else likely
+    return replace(usage, input_tokens=given, output_tokens=max(delivered, 0))
+
+
+def finished_record(
+    intent: Record,
+    outcome: Outcome,
+    call: Call,
+    candidate: Candidate,
+    estimate: Estimate,
+    principal: Principal,
+) -> tuple[Record, Cost] | None:
+    """The record of a call that is over and its exact cost; None when nothing is owed."""
+    usage, estimated = billable_usage(outcome, call, estimate)
+    if usage is None:
+        return None
+    reading = outcome.reading
+    tier = TIERS.get(reading.service_tier or "", "default")
+    cost = price(candidate.card, usage, tier=tier)
+    record = replace(
+        intent,
+        kind="actual",
+        provider=candidate.provider,
+        provider_kind=candidate.kind,
+        model=reading.model or candidate.model,
+        card=candidate.card,
+        usage=usage_fields(usage),
+        tier=tier,
+        cost_usd=cost.usd,
+        charge_microcredits=charge_microcredits(
+            cost.usd, principal.credits_per_usd, principal.markup_percent, call.multiplier
+        ),
+        lines=tuple((x.item, f"{x.quantity:f}", f"{x.rate:f}", f"{x.amount:f}") for x in cost.lines),
+        estimated=estimated,
+        outcome=_word(outcome),
+        status=outcome.status,
+        raw_usage=reading.raw_usage.decode("utf-8", "replace") or None,
+    )
+    return record, cost
+
+
+def _word(outcome: Outcome) -> str:
+    if outcome.client_gone:
+        return "client_gone"
+    if outcome.broke or outcome.reading.error is not None:
+        return "upstream_error"
+    if not outcome.reading.complete:
+        return "truncated"
+    return "ok" if outcome.reading.usage is not None else "no_usage"
+
+
+def progress_microcredits(
+    reading: Reading, call: Call, candidate: Candidate, estimate: Estimate, principal: Principal
+) -> int:
+    """What a call in flight is worth now: its input and the output delivered so far."""
+    usage = _filled(reading.usage or Usage(), reading, call, estimate)
+    usage = replace(usage, output_tokens=max(usage.output_tokens or 0, reading.delivered_tokens))
+    cost = price(candidate.card, usage)
+    return charge_microcredits(cost.usd, principal.credits_per_usd, principal.markup_percent, call.multiplier)
+
+
+_USAGE_FIELDS = tuple(f.name for f in fields(Usage) if f.name not in ("tool_use_billable", "custom"))
+
+
+def usage_fields(usage: Usage) -> dict[str, object]:
+    """A usage without its unknowns: counts as int, seconds as decimal strings."""
+    found: dict[str, object] = {}
+    for name in _USAGE_FIELDS:
+        value = getattr(usage, name)
+        if value is not None:
+            found[name] = format(value, "f") if isinstance(value, Decimal) else value
+    if usage.custom:
+        found["custom"] = {name: format(value, "f") for name, value in usage.custom.items()}
+    return found
+
+
+def unconfirmed_record(
+    intent: Record, progress_microcredits: int, hold_microcredits: int, policy: UnconfirmedPolicy
+) -> Record:
+    """What is booked for a call whose owner died before it knew: by policy, until a truth comes later."""
+    charge = {"progress": progress_microcredits, "estimate": hold_microcredits, "release": 0}[policy]
+    cost = intent.cost_usd * charge / intent.charge_microcredits if intent.charge_microcredits else Decimal(0)
+    return replace(
+        intent,
+        kind="unconfirmed",
+        charge_microcredits=charge,
+        cost_usd=cost,
+        estimated=True,
+        outcome="unconfirmed",
+        status=0,
+    )
+
+
+def zero_record(intent: Record) -> Record:
+    """A truth of zero, for a hold that somebody else may have begun to charge."""
+    return replace(
+        intent,
+        kind="actual",
+        charge_microcredits=0,
+        cost_usd=Decimal(0),
+        outcome="released",
+        status=0,
+        limit_keys=(),
+    )

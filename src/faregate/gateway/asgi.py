@@ -1,0 +1,89 @@
+"""A request read whole (bounded), and the reply on its way: thin on purpose, since every byte of every call passes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from starlette.types import Receive, Scope, Send
+
+from faregate.errors import RequestTooLarge
+from faregate.ports import ClientGone
+
+
+def header_map(scope: Scope) -> dict[str, str]:
+    """Lower-case names; of a doubled header the last one."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def presented_key(headers: Mapping[str, str]) -> str:
+    """The key of `Authorization: Bearer …` or `X-API-Key: …`; "" when there is none."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token:
+        return token.strip()
+    return headers.get("x-api-key", "")
+
+
+async def read_body(receive: Receive, headers: Mapping[str, str], most: int) -> bytes:
+    """The whole body. Raises RequestTooLarge as soon as that is known, ClientGone when it breaks off."""
+    declared = headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > most:
+        raise RequestTooLarge(f"the body is over {most} bytes")
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body"):
+        body: bytes = message["body"]
+        if len(body) > most:
+            raise RequestTooLarge(f"the body is over {most} bytes")
+        return body
+    return await _read_rest(receive, message, most)
+
+
+async def _read_rest(receive: Receive, message: Mapping[str, object], most: int) -> bytes:
+    parts, size = [], 0
+    while True:
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        part = message.get("body", b"")
+        assert isinstance(part, bytes)
+        size += len(part)
+        if size > most:
+            raise RequestTooLarge(f"the body is over {most} bytes")
+        parts.append(part)
+        if not message.get("more_body"):
+            return b"".join(parts)
+        message = await receive()
+
+
+class AsgiReply:
+    """`ports.Reply` over ASGI. Sending to a client that has left does nothing: `on_gone` tells of it."""
+
+    def __init__(self, receive: Receive, send: Send, request_id: str) -> None:
+        self.started = False
+        self._receive = receive
+        self._send = send
+        self.request_id = request_id
+        self._watcher: asyncio.Task[None] | None = None
+
+    def on_gone(self, act: Callable[[], None] | None) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+            self._watcher = None
+        if act is not None:
+            self._watcher = asyncio.create_task(self._watch(act))
+
+    async def _watch(self, act: Callable[[], None]) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        act()
+
+    async def start(self, status: int, headers: Mapping[str, str]) -> None:
+        self.started = True
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        raw.append((b"x-faregate-request-id", self.request_id.encode()))
+        await self._send({"type": "http.response.start", "status": status, "headers": raw})
+
+    async def send(self, chunk: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    async def finish(self, chunk: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": False})

@@ -1,0 +1,63 @@
+"""What operators count, for Prometheus. Label values come from configuration or from short fixed lists, never from callers."""
+
+from __future__ import annotations
+
+import logging
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from faregate.core.call import Record
+
+log = logging.getLogger("faregate")
+
+_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+
+class Metrics:
+    """`ports.Events` as counters, one registry per process."""
+
+    def __init__(self, worker: str) -> None:
+        self.registry = CollectorRegistry()
+        kept = {"registry": self.registry}
+        self._calls = Counter(
+            "faregate_calls_total", "Calls that ended with a record.", ["provider", "endpoint", "outcome"], **kept
+        )
+        self._refused = Counter("faregate_refused_total", "Calls that ended with an error of ours.", ["code"], **kept)
+        self._charged = Counter("faregate_charged_credits_total", "Credits charged.", ["provider"], **kept)
+        self._tokens = Counter("faregate_tokens_total", "Tokens charged.", ["provider", "class"], **kept)
+        self._duration = Histogram(
+            "faregate_call_seconds", "From request to charge.", ["provider", "endpoint"], buckets=_BUCKETS_S, **kept
+        )
+        self._estimated = Counter("faregate_estimated_total", "Charges made without exact usage.", ["provider"], **kept)
+        self._overruns = Counter("faregate_overruns_total", "Actuals above their hold.", **kept)
+        self._overrun = Counter("faregate_overrun_credits_total", "Credits above holds.", **kept)
+        self._trouble = Counter("faregate_trouble_total", "What an operator should look at.", ["what"], **kept)
+        self.open_holds = Gauge("faregate_open_holds", "Holds this process has open.", **kept)
+        self.journal_bytes = Gauge("faregate_journal_bytes", "Bytes of this process's journal.", **kept)
+        Gauge("faregate_worker_info", "This worker.", ["worker"], **kept).labels(worker).set(1)
+
+    def call_ended(self, record: Record, duration_s: float) -> None:
+        self._calls.labels(record.provider, record.endpoint, record.outcome).inc()
+        self._duration.labels(record.provider, record.endpoint).observe(duration_s)
+        self._charged.labels(record.provider).inc(record.charge_microcredits / 1e6)
+        for name in ("input", "output"):
+            count = record.usage.get(f"{name}_tokens")
+            if isinstance(count, int) and count > 0:
+                self._tokens.labels(record.provider, name).inc(count)
+        if record.estimated:
+            self._estimated.labels(record.provider).inc()
+
+    def call_refused(self, code: str) -> None:
+        self._refused.labels(code).inc()
+
+    def overrun(self, microcredits: int) -> None:
+        self._overruns.inc()
+        self._overrun.inc(microcredits / 1e6)
+
+    def trouble(self, what: str, detail: str) -> None:
+        self._trouble.labels(what).inc()
+        log.warning("%s: %s", what, detail)
+
+    def text(self) -> bytes:
+        """The exposition format."""
+        return generate_latest(self.registry)

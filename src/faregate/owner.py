@@ -1,0 +1,350 @@
+"""What this process has inside the gate: it takes holds, keeps them alive, and ends each exactly once.
+
+A hold lives through these states; what is not in the table cannot happen:
+
+    doubtful   reserve was not answered        -> released in the background until twice "no hold"
+    held       granted, not yet forwarded      -> forwarded | ending
+    forwarded  the provider may have billed    -> learned | ending
+    learned    the truth is in the journal     -> ending (SQL first, then Redis)
+    ending     a closing word went to Redis: from here on it is never re-asserted
+
+Ends happen in tasks that this object owns and that nothing cancels: a client that leaves, or a handler that is
+cancelled, takes no charge with it. What dies with the process is in its journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
+
+from faregate.core.call import Committed, Hold, Record, Snapshot
+from faregate.core.truth import zero_record
+from faregate.errors import BookRefused, BookUnavailable, FaregateError, JournalUnavailable, StoreUnavailable
+from faregate.ports import Ask, Beat, Book, Clock, Events, Gate, Journal, KeyChanged, SweptHold
+
+State = Literal["doubtful", "held", "forwarded", "learned", "ending"]
+
+T = TypeVar("T")
+
+_RETRY_S = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+_RECENT_MOST = 200_000
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """One open hold of this process."""
+
+    hold: Hold
+    intent: Record
+    meta: bytes
+    taken_at: float
+    microcredits: int
+    state: State = "held"
+    progress: Callable[[], int] | None = None
+    """What input and delivered output are worth now, in microcredits; asked once a heartbeat."""
+    last_progress: int = 0
+    last_ok: float = 0.0
+    no_holds: int = 0
+    on_cut: Callable[[], None] | None = None
+    """Called when the hold was swept under us, or no heartbeat got through: stop upstream, settle what there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Closed:
+    """A close of the last deadline, to be sent again if Redis turns out to have lost its tail."""
+
+    at: float
+    held: Held
+    snapshot: Snapshot | None
+    """None: it was released."""
+
+
+class Owner:
+    """Holds of one process. `deadline_s` is three heartbeats; `settle_wait_s` how long an answer waits for SQL."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        gate: Gate,
+        book: Book,
+        clock: Clock,
+        events: Events,
+        heartbeat_s: float = 5.0,
+        settle_wait_s: float = 0.25,
+    ) -> None:
+        self._journal = journal
+        self._gate = gate
+        self._book = book
+        self._clock = clock
+        self._events = events
+        self._heartbeat_s = heartbeat_s
+        self._settle_wait_s = settle_wait_s
+        self._live: dict[str, Held] = {}
+        self._ends: set[asyncio.Task[Any]] = set()
+        self._recent: deque[_Closed] = deque(maxlen=_RECENT_MOST)
+        self._epochs: dict[int, str] = {}
+        self._stopping = False
+
+    @property
+    def open_holds(self) -> int:
+        """Holds this process has not ended yet."""
+        return len(self._live)
+
+    # Taking ---------------------------------------------------------------------------------------------
+
+    async def take(self, ask: Ask, intent: Record) -> Held:
+        """Journal the intent, then reserve. Raises what the gate raises; nothing is held then."""
+        self._journal.open(ask.hold_id, intent)
+        now = self._clock.monotonic()
+        stub = Hold(
+            id=ask.hold_id,
+            kind=ask.kind,
+            organization_id=ask.principal.organization_id,
+            account_id=ask.account_id,
+            bucket=ask.principal.bucket,
+            microcredits=0,
+            tokens=None,
+            limit_keys=(),
+        )
+        held = Held(
+            stub,
+            intent,
+            ask.meta,
+            now,
+            0,
+            state="doubtful",
+            last_progress=ask.progress_microcredits,
+            last_ok=now,
+        )
+        self._live[ask.hold_id] = held
+        try:
+            held.hold = await self._gate.reserve(ask)
+        except StoreUnavailable as error:
+            if isinstance(error, BookUnavailable):
+                self._forget(held)  # The gate answered: the account is cold and the book cannot warm it.
+            raise  # Else it may have been applied: the heartbeat releases it until it is surely gone.
+        except (FaregateError, KeyChanged):
+            self._forget(held)
+            raise
+        held.state = "held"
+        held.microcredits = held.hold.microcredits
+        held.intent = replace(intent, limit_keys=_counted(held.hold))
+        return held
+
+    async def forward(self, held: Held) -> None:
+        """The last step before the first upstream byte. Raises StoreUnavailable; the hold is ended then."""
+        try:
+            if self._clock.monotonic() - held.last_ok > self._heartbeat_s:
+                await self._confirm(held)
+            self._journal.forward(held.hold.id, held.hold)
+        except StoreUnavailable:
+            await self.release(held)
+            raise
+        held.state = "forwarded"
+
+    async def _confirm(self, held: Held) -> None:
+        """We were stopped between hold and forward: is it still ours?"""
+        answer = await self._gate.extend(self._beat_of(held))
+        if answer == "no_hold":
+            (answer,) = await self._gate.reassert([self._lost(held)])
+        if answer != "ok":
+            raise StoreUnavailable("the hold of this call has expired, try again", retry_after_s=1)
+        held.last_ok = self._clock.monotonic()
+
+    # Ending ---------------------------------------------------------------------------------------------
+
+    async def settle(self, held: Held, record: Record) -> Committed | None:
+        """Journal the truth, commit it, close the hold. None: SQL is slow, but the journal is on the platter."""
+        if record.charge_microcredits > held.microcredits:
+            await self._overrun(held, record.charge_microcredits)
+        held.state = "learned"
+        journaled = True
+        try:
+            self._journal.learned(record)
+        except JournalUnavailable as error:
+            journaled = False
+            self._events.trouble("journal", error.message)
+        end = self._own(self._close(held, record))
+        if journaled:
+            await asyncio.wait({end}, timeout=self._settle_wait_s)
+            if not end.done() and not await self._synced():
+                journaled = False
+        if not journaled:
+            await asyncio.wait({end})
+        return end.result() if end.done() else None
+
+    async def release(self, held: Held) -> None:
+        """End a hold whose truth is zero. Goes on in the background when Redis does not answer."""
+        held.state = "ending"
+        end = self._own(self._release(held))
+        await asyncio.wait({end}, timeout=self._settle_wait_s)
+
+    async def _release(self, held: Held) -> None:
+        answer = await self._persist(lambda: self._gate.release(held.hold))
+        if answer == "ok":
+            self._recent.append(_Closed(self._clock.monotonic(), held, None))
+            self._forget(held)
+        else:
+            await self._close(held, zero_record(held.intent))
+
+    async def _close(self, held: Held, record: Record) -> Committed | None:
+        try:
+            committed = await self._persist(lambda: self._book.commit(record))
+        except BookRefused as error:
+            # Parked: the journal and the hold stay until somebody has looked.
+            self._events.trouble("parked", f"{record.hold_id}: {error.message}")
+            return None
+        held.state = "ending"
+        snapshot = committed.snapshot
+        await self._persist(lambda: self._gate.settle(held.hold, snapshot, held.hold.bucket))
+        self._recent.append(_Closed(self._clock.monotonic(), held, snapshot))
+        self._forget(held)
+        return committed
+
+    async def _overrun(self, held: Held, charge: int) -> None:
+        """The truth is more than the hold: tighten first, so that the difference never counts zero times."""
+        self._events.overrun(charge - held.microcredits)
+        held.microcredits = charge
+        try:
+            await self._gate.extend(self._beat_of(held))
+        except StoreUnavailable:
+            return  # The heartbeat says it again.
+
+    async def _synced(self) -> bool:
+        try:
+            await self._journal.sync()
+        except JournalUnavailable as error:
+            self._events.trouble("journal", error.message)
+            return False
+        return True
+
+    async def _persist(self, act: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Until it is done: the store is away, not wrong. Every act can be repeated."""
+        attempt = 0
+        while True:
+            try:
+                return await act()
+            except BookRefused:
+                raise
+            except StoreUnavailable:
+                await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
+                attempt += 1
+
+    def _own(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._ends.add(task)
+        task.add_done_callback(self._ends.discard)
+        return task
+
+    def _forget(self, held: Held) -> None:
+        self._live.pop(held.hold.id, None)
+        self._journal.closed(held.hold.id)
+
+    # Keeping --------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """The heartbeat, for the life of the process."""
+        while not self._stopping:
+            await asyncio.sleep(self._heartbeat_s)
+            try:
+                await self.beat()
+            except StoreUnavailable as error:
+                self._events.trouble("heartbeat", error.message)
+
+    async def beat(self) -> None:
+        """One heartbeat: extend what is open, release what is doubtful, answer to a new epoch."""
+        now = self._clock.monotonic()
+        while self._recent and now - self._recent[0].at > 3 * self._heartbeat_s:
+            self._recent.popleft()
+        keep = [held for held in self._live.values() if held.state in ("held", "forwarded", "learned")]
+        doubtful = [held for held in self._live.values() if held.state == "doubtful"]
+        buckets = {held.hold.bucket for held in keep} | {closed.held.hold.bucket for closed in self._recent}
+        answers, epochs = await self._gate.beat([self._beat_of(held) for held in keep], buckets)
+        for held, answer in zip(keep, answers, strict=True):
+            await self._hear(held, answer)
+        await self._on_epochs(epochs)
+        for held in doubtful:
+            if now - held.last_ok >= self._heartbeat_s:
+                await self._undoubt(held)
+
+    async def _hear(self, held: Held, answer: str) -> None:
+        now = self._clock.monotonic()
+        if answer == "ok":
+            held.last_ok = now
+        elif answer == "no_hold" and held.state != "ending":
+            (answer,) = await self._gate.reassert([self._lost(held)])
+            held.last_ok = now
+            self._events.trouble("reasserted", held.hold.id)
+        if answer == "swept" or now - held.last_ok > 3 * self._heartbeat_s:
+            self._cut(held)
+
+    def _cut(self, held: Held) -> None:
+        self._events.trouble("cut", held.hold.id)
+        if held.on_cut is not None:
+            held.on_cut()
+
+    async def _on_epochs(self, epochs: dict[int, str]) -> None:
+        """Redis lost something: say again every close of the last deadline (a release lost with the tail came back)."""
+        changed = {b for b, epoch in epochs.items() if self._epochs.get(b, epoch) != epoch}
+        self._epochs = epochs
+        if not changed:
+            return
+        for closed in [c for c in self._recent if c.held.hold.bucket in changed]:
+            if closed.snapshot is not None:
+                await self._gate.settle(closed.held.hold, closed.snapshot, closed.held.hold.bucket)
+            elif await self._gate.release(closed.held.hold) == "swept":
+                await self._close(closed.held, zero_record(closed.held.intent))
+
+    async def _undoubt(self, held: Held) -> None:
+        """An unanswered reserve: released until two answers a heartbeat apart say that nothing is there."""
+        try:
+            answer = await self._gate.release(held.hold)
+        except StoreUnavailable:
+            return
+        held.last_ok = self._clock.monotonic()
+        if answer == "swept":
+            held.state = "ending"
+            self._own(self._close(held, zero_record(held.intent)))
+        elif answer == "ok" or held.no_holds:
+            self._forget(held)
+        else:
+            held.no_holds += 1
+
+    def _beat_of(self, held: Held) -> Beat:
+        if held.progress is not None and held.state == "forwarded":
+            progress = held.progress()
+            if progress != held.last_progress:
+                held.last_progress = progress
+                self._note_progress(held)
+        return Beat(hold=held.hold, microcredits=held.microcredits, progress_microcredits=held.last_progress)
+
+    def _note_progress(self, held: Held) -> None:
+        try:
+            self._journal.progress(held.hold.id, held.last_progress)
+        except JournalUnavailable as error:
+            self._events.trouble("journal", error.message)
+
+    def _lost(self, held: Held) -> SweptHold:
+        hold = replace(held.hold, microcredits=held.microcredits)
+        return SweptHold(hold=hold, progress_microcredits=held.last_progress, meta=held.meta)
+
+    # The end --------------------------------------------------------------------------------------------
+
+    async def drain(self, timeout_s: float) -> bool:
+        """At the end of the process: wait for what is ending. True when nothing is left open."""
+        self._stopping = True
+        deadline = self._clock.monotonic() + timeout_s
+        while self._ends and (left := deadline - self._clock.monotonic()) > 0:
+            await asyncio.wait(set(self._ends), timeout=left)
+        for held in [h for h in self._live.values() if h.state == "doubtful"]:
+            await self._undoubt(held)
+        return not self._live
+
+
+def _counted(hold: Hold) -> tuple[str, ...]:
+    """The windows a charge counts in: concurrency ends with the hold."""
+    return tuple(key for key in hold.limit_keys if ".concurrency." not in key)

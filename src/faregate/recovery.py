@@ -1,0 +1,184 @@
+"""Ending what dead processes left open: journals found on this disk, and holds whose owner's disk is gone too.
+
+    journal says       the truth is                          ended by
+    open               zero (never forwarded)                release; if Redis has nothing: a record of zero
+    open, forward      unknown: by policy, `unconfirmed`     commit, settle
+    ..., learned       learned                               commit (again), settle
+
+Holds are put back into Redis first, before this process takes traffic; the book may come late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Protocol
+
+from faregate.core.call import Hold, Record, bucket_of
+from faregate.core.codec import decode_record, encode_record
+from faregate.core.truth import UnconfirmedPolicy, unconfirmed_record, zero_record
+from faregate.errors import BookRefused, StoreUnavailable
+from faregate.ports import Book, Clock, Events, Gate, SweptHold
+
+BUCKETS = range(256)
+_MOST_DUE = 256
+
+
+class LeftOver(Protocol):
+    """One hold in a dead process's journal."""
+
+    intent: Record
+    hold: Hold | None
+    progress_microcredits: int
+    learned: Record | None
+
+
+class DeadJournal(Protocol):
+    """A dead process's journal, locked by us."""
+
+    @property
+    def left(self) -> dict[str, LeftOver]: ...
+
+    def closed(self, hold_id: str) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+class Recovery:
+    """Replays journals and sweeps holds. `find` yields the dead journals of this disk, each locked."""
+
+    def __init__(
+        self,
+        *,
+        gate: Gate,
+        book: Book,
+        clock: Clock,
+        events: Events,
+        find: Callable[[], Iterator[DeadJournal]],
+        name: str,
+        policy: UnconfirmedPolicy = "progress",
+        heartbeat_s: float = 5.0,
+    ) -> None:
+        self._gate = gate
+        self._book = book
+        self._clock = clock
+        self._events = events
+        self._find = find
+        self._name = name
+        self._policy = policy
+        self._heartbeat_s = heartbeat_s
+        self._seen: dict[tuple[str, str], float] = {}
+        self._journals: list[DeadJournal] = []
+
+    # Journals -------------------------------------------------------------------------------------------
+
+    async def reassert(self) -> int:
+        """Take every dead journal of this disk and put its holds back into Redis. How many were found open."""
+        found = list(self._find())
+        self._journals += found
+        lost = [_as_lost(left) for journal in found for left in journal.left.values() if left.hold is not None]
+        await self._gate.reassert(lost)
+        return sum(len(journal.left) for journal in found)
+
+    async def replay(self) -> bool:
+        """End what the taken journals hold. True when nothing is left; else try again later."""
+        remaining = []
+        for journal in self._journals:
+            for hold_id, left in list(journal.left.items()):
+                try:
+                    await self._end(left)
+                except BookRefused as error:
+                    self._events.trouble("parked", f"{hold_id}: {error.message}")
+                except StoreUnavailable:
+                    break
+                else:
+                    journal.closed(hold_id)
+            if journal.left:
+                remaining.append(journal)
+            else:
+                journal.finish()
+        self._journals = remaining
+        return not remaining
+
+    async def _end(self, left: LeftOver) -> None:
+        if left.learned is not None:
+            await self._commit(left.learned, left.hold)
+        elif left.hold is not None:
+            intent = replace(left.intent, limit_keys=_counted(left.hold))
+            record = unconfirmed_record(
+                intent, left.progress_microcredits, left.hold.microcredits, self._policy
+            )
+            await self._commit(record, left.hold)
+        else:
+            stub = _stub(left.intent)
+            if await self._gate.release(stub) != "ok":
+                await self._commit(zero_record(left.intent), stub)
+
+    async def _commit(self, record: Record, hold: Hold | None) -> None:
+        committed = await self._book.commit(record)
+        await self._gate.settle(hold or _stub(record), committed.snapshot, bucket_of(record.organization_id))
+
+    # Holds ----------------------------------------------------------------------------------------------
+
+    async def sweep(self) -> int:
+        """One pass over all buckets. Only what was due on two passes a heartbeat apart is closed. How many were."""
+        now = self._clock.monotonic()
+        due = await asyncio.gather(*(self._gate.due(bucket, self._name, _MOST_DUE) for bucket in BUCKETS))
+        found = {(account, hold): bucket for bucket, members in zip(BUCKETS, due, strict=True) for account, hold in members}
+        self._seen = {member: self._seen.get(member, now) for member in found}
+        closed = 0
+        for (account_id, hold_id), bucket in found.items():
+            if now - self._seen[(account_id, hold_id)] >= self._heartbeat_s * 0.9:
+                closed += await self._close(bucket, account_id, hold_id)
+        return closed
+
+    async def _close(self, bucket: int, account_id: str, hold_id: str) -> bool:
+        swept = await self._gate.claim(bucket, account_id, hold_id)
+        if swept is None:
+            return False
+        intent = replace(decode_record(swept.meta), limit_keys=_counted(swept.hold))
+        record = unconfirmed_record(intent, swept.progress_microcredits, swept.hold.microcredits, self._policy)
+        try:
+            await self._commit(record, swept.hold)
+        except BookRefused as error:
+            self._events.trouble("parked", f"{hold_id}: {error.message}")
+            return False
+        self._events.trouble("swept", hold_id)
+        return True
+
+    async def run(self) -> None:
+        """Every heartbeat: siblings' journals, then due holds."""
+        while True:
+            await asyncio.sleep(self._heartbeat_s)
+            try:
+                await self.reassert()
+                await self.replay()
+                await self.sweep()
+            except StoreUnavailable as error:
+                self._events.trouble("sweep", error.message)
+
+
+def _counted(hold: Hold) -> tuple[str, ...]:
+    return tuple(key for key in hold.limit_keys if ".concurrency." not in key)
+
+
+def _as_lost(left: LeftOver) -> SweptHold:
+    assert left.hold is not None
+    owed = left.learned.charge_microcredits if left.learned else 0
+    hold = replace(left.hold, microcredits=max(left.hold.microcredits, owed))
+    return SweptHold(hold=hold, progress_microcredits=left.progress_microcredits, meta=encode_record(left.intent))
+
+
+def _stub(record: Record) -> Hold:
+    """Enough of a hold to release or settle it: Redis remembers the rest."""
+    return Hold(
+        id=record.hold_id,
+        kind=record.hold_kind,
+        organization_id=record.organization_id,
+        account_id=record.account_id,
+        bucket=bucket_of(record.organization_id),
+        microcredits=0,
+        tokens=None,
+        limit_keys=(),
+    )

@@ -1,0 +1,189 @@
+"""The parent of `serve`: owns the listening socket, the data directory and the embedded Valkey; workers do the rest.
+
+Workers end when the parent does (the pipe they watch closes), so a killed parent leaves nobody on the port. The
+embedded Valkey outlives a killed parent and is adopted by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from faregate.credits.embedded import EmbeddedValkey
+from faregate.errors import ConfigError
+from faregate.settings import Settings
+
+_POLL_S = 0.1
+_RESTART_MOST_S = 5.0
+_BIND_PATIENCE_S = 10.0
+
+
+@dataclass(slots=True)
+class _Worker:
+    index: int
+    process: subprocess.Popen[bytes]
+    ready_fd: int
+    started_at: float
+    ready: bool = False
+    failures: int = 0
+
+
+@dataclass(slots=True)
+class Parent:
+    """One `faregate serve`. `arguments` is what workers need to load the same settings."""
+
+    settings: Settings
+    arguments: Mapping[str, object]
+    on_ready: Callable[[], None] = lambda: None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Added to the workers' environment (never on a command line, where anybody could read it)."""
+    _workers: dict[int, _Worker] = field(default_factory=dict)
+    _valkey: EmbeddedValkey | None = None
+    _fresh: bool = False
+    _stop: bool = False
+
+    def run(self) -> int:
+        """Serve until SIGTERM or SIGINT. Returns the exit code."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        listener = _bind(self.settings.server.host, self.settings.server.port)
+        self.settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with self._embedded(), _pipe() as watch:
+            try:
+                return self._serve(listener, watch)
+            finally:
+                listener.close()
+                self._end_workers()
+
+    def _serve(self, listener: socket.socket, watch: int) -> int:
+        if not self._start_and_wait(0, listener, watch):
+            return 1
+        self._fresh = False
+        for index in range(1, self.settings.server.workers):
+            self._start(index, listener, watch)
+        self.on_ready()
+        while not self._stop:
+            time.sleep(_POLL_S)
+            self._mend(listener, watch)
+        return 0
+
+    def _start_and_wait(self, index: int, listener: socket.socket, watch: int) -> bool:
+        """The first worker brings schema, admin key and journals in order; the others follow."""
+        self._start(index, listener, watch)
+        worker = self._workers[index]
+        while not self._stop:
+            if os.read(worker.ready_fd, 1):
+                worker.ready = True
+                return True
+            if worker.process.wait() is not None:
+                return False
+        return True
+
+    def _start(self, index: int, listener: socket.socket, watch: int) -> None:
+        told, tell = os.pipe()
+        task = dict(self.arguments) | {"fd": listener.fileno(), "watch": watch, "tell": tell, "index": index}
+        task["fresh"] = self._fresh
+        process = subprocess.Popen(  # noqa: S603  # ourselves
+            [sys.executable, "-m", "faregate.worker", json.dumps(task)],
+            pass_fds=(listener.fileno(), watch, tell),
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **self.environment},
+            start_new_session=True,
+        )
+        os.close(tell)
+        failures = self._workers[index].failures if index in self._workers else 0
+        self._workers[index] = _Worker(index, process, told, time.monotonic(), failures=failures)
+
+    def _mend(self, listener: socket.socket, watch: int) -> None:
+        if self._valkey is not None and not self._valkey.alive():
+            self._valkey.start()
+        for worker in list(self._workers.values()):
+            if worker.process.poll() is None:
+                continue
+            lived_s = time.monotonic() - worker.started_at
+            worker.failures = 0 if lived_s > _RESTART_MOST_S else worker.failures + 1
+            time.sleep(min(_RESTART_MOST_S, 0.1 * 2**worker.failures - 0.1))
+            os.close(worker.ready_fd)
+            print(f"worker {worker.index} ended with {worker.process.returncode}, starting it again", file=sys.stderr)
+            self._start(worker.index, listener, watch)
+
+    def _end_workers(self) -> None:
+        for worker in self._workers.values():
+            with contextlib.suppress(ProcessLookupError):
+                worker.process.terminate()
+        deadline = time.monotonic() + self.settings.timing.shutdown_s + 5
+        for worker in self._workers.values():
+            try:
+                worker.process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
+
+    @contextlib.contextmanager
+    def _embedded(self) -> Iterator[None]:
+        if self.settings.redis_url is not None:
+            yield
+            return
+        with _locked(self.settings.data_dir / "lock"):
+            self._valkey = EmbeddedValkey(self.settings.data_dir)
+            self._fresh = self._valkey.start()
+            try:
+                yield
+            finally:
+                self._valkey.stop()
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        self._stop = True
+
+
+@contextlib.contextmanager
+def _pipe() -> Iterator[int]:
+    watch, keep = os.pipe()
+    try:
+        yield watch
+    finally:
+        os.close(watch)
+        os.close(keep)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"another faregate is running on {path.parent}") from None
+        yield
+    finally:
+        os.close(fd)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """The port, with patience for the workers of a killed parent that are about to leave it."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    deadline = time.monotonic() + _BIND_PATIENCE_S
+    while True:
+        try:
+            listener.bind((host, port))
+            break
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+            time.sleep(0.1)
+    listener.listen(2048)
+    listener.set_inheritable(True)
+    return listener
