@@ -156,5 +156,12 @@ class BookUnavailable(StoreUnavailable):
     """SQL is out of reach: what is journaled waits, what needs the book now is refused."""
 
 
+class BookRefused(BookUnavailable):
+    """The book will not take this one record, however often it is tried: it is parked, and blocks nobody."""
+
+    code = "book_refused"
+    retryable = False
+
+
 class JournalUnavailable(StoreUnavailable):
     """The journal cannot be written (disk full, or over its bound)."""

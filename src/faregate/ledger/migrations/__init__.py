@@ -1,0 +1,3 @@
+"""Alembic's folder: shipped in the package, run by `schema.prepare`."""
+
+from __future__ import annotations

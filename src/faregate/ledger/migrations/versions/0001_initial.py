@@ -1,0 +1,356 @@
+"""The first schema."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+EXACT = sa.Text().with_variant(sa.Numeric(), "postgresql")
+
+SQLITE_TRIGGER = """
+CREATE TRIGGER {name} BEFORE {verb} ON {table}
+BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END
+"""
+POSTGRESQL_FUNCTION = """
+CREATE OR REPLACE FUNCTION append_only() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME USING ERRCODE = 'restrict_violation'; END $$
+"""
+POSTGRESQL_TRIGGER = """
+CREATE TRIGGER {name} BEFORE {verb} ON {table} FOR EACH STATEMENT EXECUTE FUNCTION append_only()
+"""
+
+
+def upgrade() -> None:
+    _create_tables()
+    _make_append_only("entries")
+    _make_append_only("grant_moves")
+
+
+def _make_append_only(table: str) -> None:
+    postgresql = op.get_bind().dialect.name == "postgresql"
+    if postgresql:
+        op.execute(POSTGRESQL_FUNCTION)
+    trigger = POSTGRESQL_TRIGGER if postgresql else SQLITE_TRIGGER
+    for verb in ("UPDATE", "DELETE"):
+        op.execute(trigger.format(name=f"{table}_no_{verb.lower()}", verb=verb, table=table))
+
+
+def _create_tables() -> None:
+    op.create_table(
+        "admin_audit",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.Column("organization_id", sa.Text(), nullable=True),
+        sa.Column("who", sa.Text(), nullable=False),
+        sa.Column("what", sa.Text(), nullable=False),
+        sa.Column("target", sa.Text(), nullable=False),
+        sa.Column("detail", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_admin_audit")),
+    )
+    op.create_table(
+        "cards",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_cards")),
+    )
+    op.create_table(
+        "external_ids",
+        sa.Column("organization_id", sa.Text(), nullable=False),
+        sa.Column("source", sa.Text(), nullable=False),
+        sa.Column("external_id", sa.Text(), nullable=False),
+        sa.Column("record_id", sa.Text(), nullable=False),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("organization_id", "source", "external_id", name=op.f("pk_external_ids")),
+    )
+    op.create_table(
+        "idempotency",
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("route", sa.Text(), nullable=False),
+        sa.Column("fingerprint", sa.LargeBinary(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("status", sa.Integer(), nullable=True),
+        sa.Column("body", sa.Text(), nullable=True),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.Column("expires_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant", "key", "route", name=op.f("pk_idempotency")),
+    )
+    op.create_index("ix_idempotency_expires_us", "idempotency", ["expires_us"], unique=False)
+    op.create_table(
+        "limit_windows",
+        sa.Column("limit_id", sa.Text(), nullable=False),
+        sa.Column("start_s", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("used", sa.BigInteger(), nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("limit_id", "start_s", name=op.f("pk_limit_windows")),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "organizations",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("uuid", sa.Text(), nullable=False),
+        sa.Column("external_id", sa.Text(), nullable=True),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("credits_per_usd", EXACT, nullable=False),
+        sa.Column("markup_percent", EXACT, nullable=False),
+        sa.Column("ingest_charges", sa.Boolean(), nullable=False),
+        sa.Column("stripe_customer_id", sa.Text(), nullable=True),
+        sa.Column("default_account_id", sa.Text(), nullable=False),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.Column("updated_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_organizations")),
+        sa.UniqueConstraint("external_id", name=op.f("uq_organizations_external_id")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_organizations_uuid")),
+    )
+    op.create_table(
+        "outbox",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("organization_id", sa.Text(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("due_us", sa.BigInteger(), nullable=False),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
+    )
+    op.create_index("ix_outbox_state_due_us", "outbox", ["state", "due_us"], unique=False)
+    op.create_table(
+        "prices",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("organization_id", sa.Text(), nullable=True),
+        sa.Column("provider", sa.Text(), nullable=False),
+        sa.Column("model", sa.Text(), nullable=False),
+        sa.Column("tier", sa.Text(), nullable=False),
+        sa.Column("effective_us", sa.BigInteger(), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_prices")),
+    )
+    op.create_index("ix_prices_organization_id", "prices", ["organization_id"], unique=False)
+    op.create_table(
+        "rollups",
+        sa.Column("organization_id", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("hour", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("account_id", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("key_id", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("context", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("provider", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("public_model", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("model", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("agent", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("feature", sa.Text(), autoincrement=False, nullable=False),
+        sa.Column("cost", EXACT, nullable=False),
+        sa.Column("charge", sa.BigInteger(), nullable=False),
+        sa.Column("input_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("cached_input_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("output_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("reasoning_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("count", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint(
+            "organization_id",
+            "hour",
+            "account_id",
+            "key_id",
+            "context",
+            "provider",
+            "public_model",
+            "model",
+            "agent",
+            "feature",
+            name=op.f("pk_rollups"),
+        ),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "usage_records",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("hold_id", sa.Text(), nullable=False),
+        sa.Column("is_adjustment", sa.Boolean(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("organization_id", sa.Text(), nullable=False),
+        sa.Column("account_id", sa.Text(), nullable=False),
+        sa.Column("key_id", sa.Text(), nullable=True),
+        sa.Column("request_id", sa.Text(), nullable=False),
+        sa.Column("entry_id", sa.Text(), nullable=True),
+        sa.Column("occurred_us", sa.BigInteger(), nullable=False),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.Column("charge", sa.BigInteger(), nullable=False),
+        sa.Column("cost", EXACT, nullable=False),
+        sa.Column("context", sa.Text(), nullable=False),
+        sa.Column("endpoint", sa.Text(), nullable=False),
+        sa.Column("public_model", sa.Text(), nullable=False),
+        sa.Column("provider", sa.Text(), nullable=False),
+        sa.Column("provider_kind", sa.Text(), nullable=False),
+        sa.Column("model", sa.Text(), nullable=False),
+        sa.Column("input_tokens", sa.BigInteger(), nullable=True),
+        sa.Column("cached_input_tokens", sa.BigInteger(), nullable=True),
+        sa.Column("cache_write_tokens", sa.BigInteger(), nullable=True),
+        sa.Column("output_tokens", sa.BigInteger(), nullable=True),
+        sa.Column("reasoning_tokens", sa.BigInteger(), nullable=True),
+        sa.Column("usage", sa.Text(), nullable=True),
+        sa.Column("tier", sa.Text(), nullable=False),
+        sa.Column("card_id", sa.Text(), nullable=True),
+        sa.Column("lines", sa.Text(), nullable=True),
+        sa.Column("multiplier", EXACT, nullable=False),
+        sa.Column("markup_percent", EXACT, nullable=False),
+        sa.Column("credits_per_usd", EXACT, nullable=False),
+        sa.Column("estimated", sa.Boolean(), nullable=False),
+        sa.Column("outcome", sa.Text(), nullable=False),
+        sa.Column("status", sa.Integer(), nullable=False),
+        sa.Column("stream", sa.Boolean(), nullable=False),
+        sa.Column("duration_ms", sa.BigInteger(), nullable=False),
+        sa.Column("agent", sa.Text(), nullable=True),
+        sa.Column("feature", sa.Text(), nullable=True),
+        sa.Column("tags", sa.Text(), nullable=True),
+        sa.Column("description", sa.Text(), nullable=True),
+        sa.Column("raw_usage", sa.Text(), nullable=True),
+        sa.Column("limit_keys", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_usage_records")),
+        sa.UniqueConstraint("hold_id", "is_adjustment", name=op.f("uq_usage_records_hold_id_is_adjustment")),
+    )
+    op.create_index(
+        "ix_usage_records_account_id_occurred_us_id", "usage_records", ["account_id", "occurred_us", "id"], unique=False
+    )
+    op.create_index(
+        "ix_usage_records_organization_id_occurred_us_id",
+        "usage_records",
+        ["organization_id", "occurred_us", "id"],
+        unique=False,
+    )
+    op.create_index("ix_usage_records_request_id", "usage_records", ["request_id"], unique=False)
+    op.create_table(
+        "accounts",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("organization_id", sa.Text(), nullable=False),
+        sa.Column("external_id", sa.Text(), nullable=True),
+        sa.Column("bucket", sa.Integer(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("email", sa.Text(), nullable=True),
+        sa.Column("meta", sa.Text(), nullable=True),
+        sa.Column("posted", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("seq", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("overdraft", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("gated_us", sa.BigInteger(), nullable=True),
+        sa.Column("grants_until_us", sa.BigInteger(), nullable=True),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.Column("updated_us", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("overdraft >= 0", name=op.f("ck_accounts_overdraft")),
+        sa.ForeignKeyConstraint(["organization_id"], ["organizations.id"], name=op.f("fk_accounts_organization_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_accounts")),
+        sa.UniqueConstraint("organization_id", "external_id", name=op.f("uq_accounts_organization_id_external_id")),
+    )
+    op.create_table(
+        "entries",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("organization_id", sa.Text(), nullable=False),
+        sa.Column("account_id", sa.Text(), nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.Column("type", sa.Text(), nullable=False),
+        sa.Column("amount", sa.BigInteger(), nullable=False),
+        sa.Column("balance_after", sa.BigInteger(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("description", sa.Text(), nullable=True),
+        sa.Column("meta", sa.Text(), nullable=True),
+        sa.Column("payment_method", sa.Text(), nullable=True),
+        sa.Column("usage_id", sa.Text(), nullable=True),
+        sa.Column("hold_id", sa.Text(), nullable=True),
+        sa.Column("limit_keys", sa.Text(), nullable=True),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint(
+            "(type = 'credit' AND amount >= 0) OR (type = 'debit' AND amount <= 0)", name=op.f("ck_entries_sign")
+        ),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_entries_account_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_entries")),
+        sa.UniqueConstraint("account_id", "seq", name=op.f("uq_entries_account_id_seq")),
+    )
+    op.create_index("ix_entries_organization_id_id", "entries", ["organization_id", "id"], unique=False)
+    op.create_index(
+        "uq_entries_hold_id",
+        "entries",
+        ["hold_id"],
+        unique=True,
+        sqlite_where=sa.text("hold_id IS NOT NULL"),
+        postgresql_where=sa.text("hold_id IS NOT NULL"),
+    )
+    op.create_table(
+        "grants",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("account_id", sa.Text(), nullable=False),
+        sa.Column("amount", sa.BigInteger(), nullable=False),
+        sa.Column("remaining", sa.BigInteger(), nullable=False),
+        sa.Column("priority", sa.Integer(), nullable=False),
+        sa.Column("effective_us", sa.BigInteger(), nullable=False),
+        sa.Column("expires_us", sa.BigInteger(), nullable=True),
+        sa.Column("started", sa.Boolean(), nullable=False),
+        sa.Column("description", sa.Text(), nullable=True),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("remaining >= 0 AND remaining <= amount", name=op.f("ck_grants_remaining")),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_grants_account_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_grants")),
+    )
+    op.create_index("ix_grants_account_id", "grants", ["account_id"], unique=False)
+    op.create_table(
+        "keys",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("organization_id", sa.Text(), nullable=False),
+        sa.Column("account_id", sa.Text(), nullable=True),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("prefix", sa.Text(), nullable=False),
+        sa.Column("secret_hash", sa.Text(), nullable=False),
+        sa.Column("scopes", sa.Text(), nullable=False),
+        sa.Column("models", sa.Text(), nullable=True),
+        sa.Column("limits", sa.Text(), nullable=False),
+        sa.Column("rev", sa.Integer(), nullable=False),
+        sa.Column("max_multiplier", EXACT, nullable=False),
+        sa.Column("test", sa.Boolean(), nullable=False),
+        sa.Column("above_organizations", sa.Boolean(), nullable=False),
+        sa.Column("expires_us", sa.BigInteger(), nullable=True),
+        sa.Column("revoked_us", sa.BigInteger(), nullable=True),
+        sa.Column("last_used_us", sa.BigInteger(), nullable=True),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.Column("updated_us", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_keys_account_id")),
+        sa.ForeignKeyConstraint(["organization_id"], ["organizations.id"], name=op.f("fk_keys_organization_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_keys")),
+    )
+    op.create_index("ix_keys_organization_id_id", "keys", ["organization_id", "id"], unique=False)
+    op.create_table(
+        "reservations",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("organization_id", sa.Text(), nullable=False),
+        sa.Column("account_id", sa.Text(), nullable=False),
+        sa.Column("hold_id", sa.Text(), nullable=False),
+        sa.Column("caller_id", sa.Text(), nullable=True),
+        sa.Column("amount", sa.BigInteger(), nullable=False),
+        sa.Column("actual", sa.BigInteger(), nullable=True),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("operation", sa.Text(), nullable=True),
+        sa.Column("model", sa.Text(), nullable=True),
+        sa.Column("meta", sa.Text(), nullable=True),
+        sa.Column("entry_id", sa.Text(), nullable=True),
+        sa.Column("expires_us", sa.BigInteger(), nullable=False),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.Column("updated_us", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint(
+            "state IN ('pending', 'settled', 'released', 'expired')", name=op.f("ck_reservations_state")
+        ),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_reservations_account_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_reservations")),
+        sa.UniqueConstraint("organization_id", "caller_id", name=op.f("uq_reservations_organization_id_caller_id")),
+    )
+    op.create_index("ix_reservations_account_id_state", "reservations", ["account_id", "state"], unique=False)
+    op.create_table(
+        "grant_moves",
+        sa.Column("entry_id", sa.Text(), nullable=False),
+        sa.Column("grant_id", sa.Text(), nullable=False),
+        sa.Column("amount", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["grant_id"], ["grants.id"], name=op.f("fk_grant_moves_grant_id")),
+        sa.PrimaryKeyConstraint("entry_id", "grant_id", name=op.f("pk_grant_moves")),
+    )
+    op.create_index("ix_grant_moves_grant_id", "grant_moves", ["grant_id"], unique=False)

@@ -1,0 +1,359 @@
+"""The book's tables. Times are UTC microseconds (`_us`), credits are microcredits, USD is exact.
+
+`accounts` is the lock: one update per account and batch. `entries` only grow (triggers in the migration).
+`usage_records` are slim: what a price card says is stored once, in `cards`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+from faregate.ledger.dialect import Exact
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _id() -> Column[str]:
+    return Column("id", Text, primary_key=True)
+
+
+def _text(name: str, *more: Any, null: bool = False) -> Column[str]:
+    return Column(name, Text, *more, nullable=null)
+
+
+def _big(name: str, *, null: bool = False, default: str | None = None) -> Column[int]:
+    return Column(name, BigInteger, nullable=null, server_default=default)
+
+
+def _exact(name: str) -> Column[Any]:
+    return Column(name, Exact, nullable=False)
+
+
+def _flag(name: str) -> Column[bool]:
+    return Column(name, Boolean, nullable=False)
+
+
+organizations = Table(
+    "organizations",
+    metadata,
+    _id(),
+    _text("uuid"),
+    _text("external_id", null=True),
+    _text("name"),
+    _exact("credits_per_usd"),
+    _exact("markup_percent"),
+    _flag("ingest_charges"),
+    _text("stripe_customer_id", null=True),
+    _text("default_account_id"),
+    _big("created_us"),
+    _big("updated_us"),
+    UniqueConstraint("uuid"),
+    UniqueConstraint("external_id"),
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    _id(),
+    _text("organization_id", ForeignKey("organizations.id")),
+    _text("external_id", null=True),
+    Column("bucket", Integer, nullable=False),
+    _text("name"),
+    _text("email", null=True),
+    _text("meta", null=True),
+    _big("posted", default="0"),
+    _big("seq", default="0"),
+    _big("overdraft", default="0"),
+    _big("gated_us", null=True),  # the first hold: from then on a fresh gate waits for owners
+    _big("grants_until_us", null=True),  # the next start or end of a grant; null: no grant that matters
+    _big("created_us"),
+    _big("updated_us"),
+    UniqueConstraint("organization_id", "external_id"),
+    CheckConstraint("overdraft >= 0", name="overdraft"),
+)
+
+entries = Table(
+    "entries",
+    metadata,
+    _id(),
+    _text("organization_id"),
+    _text("account_id", ForeignKey("accounts.id")),
+    _big("seq"),
+    _text("type"),
+    _big("amount"),  # signed: the sum over an account is its balance
+    _big("balance_after"),
+    _text("reason"),  # usage | unconfirmed | adjustment | debit | credit | grant | expiry | overdraft
+    _text("description", null=True),
+    _text("meta", null=True),
+    _text("payment_method", null=True),
+    _text("usage_id", null=True),
+    _text("hold_id", null=True),  # of debits without a usage record
+    _text("limit_keys", null=True),  # likewise
+    _big("created_us"),
+    UniqueConstraint("account_id", "seq"),
+    CheckConstraint("(type = 'credit' AND amount >= 0) OR (type = 'debit' AND amount <= 0)", name="sign"),
+    Index("ix_entries_organization_id_id", "organization_id", "id"),
+    Index(
+        "uq_entries_hold_id",
+        "hold_id",
+        unique=True,
+        sqlite_where=text("hold_id IS NOT NULL"),
+        postgresql_where=text("hold_id IS NOT NULL"),
+    ),
+)
+
+cards = Table("cards", metadata, _id(), _text("body"))
+
+usage_records = Table(
+    "usage_records",
+    metadata,
+    _id(),
+    _text("hold_id"),
+    _flag("is_adjustment"),
+    _text("kind"),
+    _text("organization_id"),
+    _text("account_id"),
+    _text("key_id", null=True),
+    _text("request_id"),
+    _text("entry_id", null=True),  # null: nothing was charged
+    _big("occurred_us"),
+    _big("created_us"),
+    _big("charge"),
+    _exact("cost"),
+    _text("context"),
+    _text("endpoint"),
+    _text("public_model"),
+    _text("provider"),
+    _text("provider_kind"),
+    _text("model"),
+    _big("input_tokens", null=True),
+    _big("cached_input_tokens", null=True),
+    _big("cache_write_tokens", null=True),
+    _big("output_tokens", null=True),
+    _big("reasoning_tokens", null=True),
+    _text("usage", null=True),  # JSON of the other counts
+    _text("tier"),
+    _text("card_id", null=True),
+    _text("lines", null=True),  # JSON [[item, quantity, rate(, amount unless it is their product)]]
+    _exact("multiplier"),
+    _exact("markup_percent"),
+    _exact("credits_per_usd"),
+    _flag("estimated"),
+    _text("outcome"),
+    Column("status", Integer, nullable=False),
+    _flag("stream"),
+    _big("duration_ms"),
+    _text("agent", null=True),
+    _text("feature", null=True),
+    _text("tags", null=True),  # JSON of the rest of the attribution: user, tag.*, metadata.*
+    _text("description", null=True),
+    _text("raw_usage", null=True),
+    _text("limit_keys", null=True),  # space-separated windows the charge counted in
+    UniqueConstraint("hold_id", "is_adjustment"),
+    Index("ix_usage_records_organization_id_occurred_us_id", "organization_id", "occurred_us", "id"),
+    Index("ix_usage_records_account_id_occurred_us_id", "account_id", "occurred_us", "id"),
+    Index("ix_usage_records_request_id", "request_id"),
+)
+
+limit_windows = Table(
+    "limit_windows",
+    metadata,
+    Column("limit_id", Text, primary_key=True),
+    Column("start_s", BigInteger, primary_key=True, autoincrement=False),
+    _big("used"),
+    _big("seq"),
+    sqlite_with_rowid=False,
+)
+
+ROLLUP_KEYS = (
+    "organization_id",
+    "hour",
+    "account_id",
+    "key_id",
+    "context",
+    "provider",
+    "public_model",
+    "model",
+    "agent",
+    "feature",
+)
+"""Hours since 1970; "" stands for none."""
+
+rollups = Table(
+    "rollups",
+    metadata,
+    *(
+        Column(name, BigInteger if name == "hour" else Text, primary_key=True, autoincrement=False)
+        for name in ROLLUP_KEYS
+    ),
+    _exact("cost"),
+    _big("charge"),
+    _big("input_tokens"),
+    _big("cached_input_tokens"),
+    _big("output_tokens"),
+    _big("reasoning_tokens"),
+    _big("count"),  # adjustments correct a call, they are none
+    sqlite_with_rowid=False,
+)
+
+grants = Table(
+    "grants",
+    metadata,
+    _id(),
+    _text("account_id", ForeignKey("accounts.id")),
+    _big("amount"),
+    _big("remaining"),
+    Column("priority", Integer, nullable=False),
+    _big("effective_us"),
+    _big("expires_us", null=True),
+    _flag("started"),
+    _text("description", null=True),
+    _big("created_us"),
+    CheckConstraint("remaining >= 0 AND remaining <= amount", name="remaining"),
+    Index("ix_grants_account_id", "account_id"),
+)
+
+grant_moves = Table(
+    "grant_moves",
+    metadata,
+    Column("entry_id", Text, primary_key=True),
+    Column("grant_id", Text, ForeignKey("grants.id"), primary_key=True),
+    _big("amount"),  # signed: the sum over a started grant is what remains
+    Index("ix_grant_moves_grant_id", "grant_id"),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    _id(),
+    _text("organization_id", ForeignKey("organizations.id")),
+    _text("account_id", ForeignKey("accounts.id"), null=True),
+    _text("name"),
+    _text("prefix"),
+    _text("secret_hash"),
+    _text("scopes"),
+    _text("models", null=True),
+    _text("limits"),
+    Column("rev", Integer, nullable=False),
+    _exact("max_multiplier"),
+    _flag("test"),
+    _flag("above_organizations"),
+    _big("expires_us", null=True),
+    _big("revoked_us", null=True),
+    _big("last_used_us", null=True),
+    _big("created_us"),
+    _big("updated_us"),
+    Index("ix_keys_organization_id_id", "organization_id", "id"),
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("route", Text, primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+    _text("state"),
+    Column("status", Integer),
+    _text("body", null=True),
+    _big("created_us"),
+    _big("expires_us"),
+    Index("ix_idempotency_expires_us", "expires_us"),
+)
+
+reservations = Table(
+    "reservations",
+    metadata,
+    _id(),
+    _text("organization_id"),
+    _text("account_id", ForeignKey("accounts.id")),
+    _text("hold_id"),
+    _text("caller_id", null=True),
+    _big("amount"),
+    _big("actual", null=True),
+    _text("state"),
+    _text("operation", null=True),
+    _text("model", null=True),
+    _text("meta", null=True),
+    _text("entry_id", null=True),
+    _big("expires_us"),
+    _big("created_us"),
+    _big("updated_us"),
+    UniqueConstraint("organization_id", "caller_id"),
+    CheckConstraint("state IN ('pending', 'settled', 'released', 'expired')", name="state"),
+    Index("ix_reservations_account_id_state", "account_id", "state"),
+)
+
+prices = Table(
+    "prices",
+    metadata,
+    _id(),
+    _text("organization_id", null=True),
+    _text("provider"),
+    _text("model"),
+    _text("tier"),
+    _big("effective_us"),
+    _text("body"),
+    _big("created_us"),
+    Index("ix_prices_organization_id", "organization_id"),
+)
+
+external_ids = Table(
+    "external_ids",
+    metadata,
+    Column("organization_id", Text, primary_key=True),
+    Column("source", Text, primary_key=True),
+    Column("external_id", Text, primary_key=True),
+    _text("record_id"),
+    _big("created_us"),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    _id(),
+    _text("organization_id"),
+    _text("kind"),
+    _text("body"),
+    _text("state"),
+    Column("attempts", Integer, nullable=False),
+    _big("due_us"),
+    _big("created_us"),
+    Index("ix_outbox_state_due_us", "state", "due_us"),
+)
+
+admin_audit = Table(
+    "admin_audit",
+    metadata,
+    _id(),
+    _big("created_us"),
+    _text("organization_id", null=True),
+    _text("who"),
+    _text("what"),
+    _text("target"),
+    _text("detail", null=True),
+)
