@@ -92,11 +92,11 @@ class Principals:
         admin_hash: str | None = None,
         bounds: CacheBounds | None = None,
     ) -> None:
-        """`admin_hash`: `hash_secret` of the bootstrap admin key; the rest of it is row BOOTSTRAP_KEY_ID."""
+        """`admin_hash`: `hash_secret` of the bootstrap admin key (settable); the rest of it is row BOOTSTRAP_KEY_ID."""
         self._store = store
         self._revs = revs
         self._clock = clock
-        self._admin_hash = admin_hash
+        self.admin_hash = admin_hash
         self._bounds = bounds or CacheBounds()
         self._known: _Lru[str, _Entry] = _Lru(self._bounds.size)
         self._unknown: _Lru[str, float] = _Lru(self._bounds.unknown_size)
@@ -136,7 +136,7 @@ class Principals:
         return self._admit(stored, digest)
 
     def _key_id(self, secret: str, digest: str) -> str:
-        if self._admin_hash is not None and same(digest, self._admin_hash):
+        if self.admin_hash is not None and same(digest, self.admin_hash):
             return BOOTSTRAP_KEY_ID
         return parse(secret).id
 
@@ -153,8 +153,8 @@ class Principals:
         return entry
 
     def _hash_of(self, stored: StoredKey) -> str:
-        if stored.id == BOOTSTRAP_KEY_ID and self._admin_hash is not None:
-            return self._admin_hash
+        if stored.id == BOOTSTRAP_KEY_ID and self.admin_hash is not None:
+            return self.admin_hash
         return stored.secret_hash
 
     def _stale(self, entry: _Entry | None) -> _Entry:

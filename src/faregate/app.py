@@ -1,0 +1,262 @@
+"""The composition root: builds every adapter from the settings, wires the flow, and starts and stops it in order.
+
+    start   schema -> admin key -> Redis -> dead journals' holds back in Redis -> their truths into the book -> traffic
+    stop    no new calls (the server sees to it) -> calls end -> commits end -> journal empty -> book and Redis closed
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Route
+
+class AccountResolver:
+    def __init__(self, a: object) -> None: ...
+    async def resolve(self, p: Any, n: str | None) -> str:
+        return p.account_id or p.default_account_id
+
+from faregate.auth.keys import hash_secret, make_admin
+from faregate.auth.principals import Principals
+from faregate.auth.scopes import require
+from faregate.clock import SystemClock
+from faregate.core.estimate import CallEstimator, EstimateSettings
+from faregate.core.ids import uuid7
+from faregate.credits import embedded
+from faregate.credits.gate import GateTiming, RedisGate
+from faregate.credits.pipe import Pipe
+from faregate.errors import StoreUnavailable
+from faregate.flow import Flow
+from faregate.gateway.endpoint import Endpoint
+from faregate.gateway.metrics import Metrics
+from faregate.journal import FileJournal, dead_journals
+from faregate.ledger import schema
+from faregate.ledger.accounts import Accounts
+from faregate.ledger.book import SqlBook
+from faregate.ledger.database import Database
+from faregate.ledger.keys import ApiKeys
+from faregate.ledger.organizations import Organizations
+from faregate.meter import meter_for
+from faregate.owner import Owner
+from faregate.pricing import file as price_file
+from faregate.pricing.catalog import LayeredCatalog
+from faregate.providers.registry import build_providers, sandbox_name
+from faregate.providers.router import ModelRouter
+from faregate.providers.upstream import Upstream
+from faregate.recovery import BUCKETS, Recovery
+from faregate.settings import Settings
+
+log = logging.getLogger("faregate")
+
+DATA_PLANE = {
+    "/v1/chat/completions": "chat.completions",
+    "/v1/completions": "completions",
+    "/v1/embeddings": "embeddings",
+}
+_START_PATIENCE_S = 5.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Runtime:
+    """Everything one worker is made of."""
+
+    settings: Settings
+    worker: int = 0
+    fresh: bool = False
+    """The embedded Valkey was started for this run: once every journal is replayed, nobody else was in it."""
+    say: Callable[[str], None] = print
+    clock: SystemClock = field(default_factory=SystemClock)
+    metrics: Metrics = field(init=False)
+    database: Database = field(init=False)
+    book: SqlBook = field(init=False)
+    pipe: Pipe = field(init=False)
+    gate: RedisGate = field(init=False)
+    journal: FileJournal = field(init=False)
+    owner: Owner = field(init=False)
+    recovery: Recovery = field(init=False)
+    keys: Principals = field(init=False)
+    catalog: LayeredCatalog = field(init=False)
+    router: ModelRouter = field(init=False)
+    upstream: Upstream = field(init=False)
+    flow: Flow = field(init=False)
+    _loops: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        settings, boot = self.settings, f"{self.clock.now_us():016d}-{uuid7().hex[-8:]}"
+        timing = settings.timing
+        self.metrics = Metrics(str(self.worker))
+        self.database = Database(settings.book_url, now_us=self.clock.now_us)
+        self.book = SqlBook(self.database)
+        self.pipe = Pipe(redis_url(settings))
+        self.gate = RedisGate(
+            self.pipe,
+            self.book,
+            self.clock,
+            GateTiming(
+                heartbeat_s=timing.heartbeat_s,
+                hold_wait_s=timing.hold_wait_ms / 1000,
+                grace_patience_s=timing.grace_patience_s,
+            ),
+        )
+        folder = settings.data_dir / "journal"
+        self.journal = FileJournal(folder, boot, max_bytes=settings.journal.max_bytes)
+        self.owner = Owner(
+            journal=self.journal,
+            gate=self.gate,
+            book=self.book,
+            clock=self.clock,
+            events=self.metrics,
+            heartbeat_s=timing.heartbeat_s,
+            settle_wait_s=settings.credits.settle_wait_ms / 1000,
+        )
+        self.recovery = Recovery(
+            gate=self.gate,
+            book=self.book,
+            clock=self.clock,
+            events=self.metrics,
+            find=lambda: dead_journals(folder),
+            name=boot,
+            policy=settings.credits.on_unconfirmed,
+            heartbeat_s=timing.heartbeat_s,
+        )
+        self._build_calls()
+
+    def _build_calls(self) -> None:
+        """Routing, prices, providers and the flow over them."""
+        settings, chosen = self.settings, self.settings.credits
+        self.upstream = Upstream()
+        providers = build_providers(settings.providers, self.upstream, meter_for)
+        kinds = {name: provider.kind for name, provider in providers.items()}
+        entries = price_file.read(settings.prices) if settings.prices is not None else ()
+        self.catalog = LayeredCatalog(entries, kinds=kinds, unpriced=chosen.unpriced)
+        self.router = ModelRouter(
+            providers=kinds, models=settings.models, card=self.catalog.card, sandbox=sandbox_name(providers)
+        )
+        self.keys = Principals(ApiKeys(self.database), self.gate, self.clock)
+        self.flow = Flow(
+            keys=self.keys,
+            accounts=AccountResolver(Accounts(self.database)),
+            router=self.router,
+            estimator=CallEstimator(
+                EstimateSettings(
+                    bytes_per_token=chosen.bytes_per_token,
+                    min_output_tokens=chosen.min_output_tokens,
+                    default_max_output_tokens=chosen.default_max_output_tokens,
+                    cap=chosen.on_low_credit == "cap",
+                )
+            ),
+            owner=self.owner,
+            providers=providers,
+            clock=self.clock,
+            events=self.metrics,
+            share_permille=chosen.share_permille,
+            cap_on_low_credit=chosen.on_low_credit == "cap",
+            allow=lambda principal: require(principal, "proxy"),
+        )
+
+    # Starting and stopping ------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Everything that must be in order before the first call."""
+        await self._admin_key()
+        if self.worker == 0:
+            await self._recover()
+        self._loops = [asyncio.create_task(work()) for work in (self.owner.run, self.recovery.run)]
+        for loop in self._loops:
+            loop.add_done_callback(_report)
+
+    async def _admin_key(self) -> None:
+        """The bootstrap admin key: from the environment, or made on the first start and said once."""
+        organizations = Organizations(self.database)
+        given = self.settings.admin_key
+        found = await organizations.bootstrap(hash_secret(given.get_secret_value()) if given else None)
+        if found.admin_hash is None:
+            made = make_admin()
+            found = await organizations.bootstrap(hash_secret(made))
+            self.say(f"admin key (shown once): {made}")
+        self.keys.admin_hash = found.admin_hash
+
+    async def _recover(self) -> None:
+        """Holds of dead processes go back into Redis before traffic; the book may come later."""
+        try:
+            await self._await_redis()
+            await self._check_eviction()
+            await self.recovery.reassert()
+            done = await asyncio.wait_for(self.recovery.replay(), _START_PATIENCE_S)
+            if self.fresh and done:
+                await asyncio.gather(*(self.gate.epoch(bucket, calm=True) for bucket in BUCKETS))
+        except (StoreUnavailable, TimeoutError) as error:
+            log.warning("recovery goes on in the background: %s", error)
+
+    async def _await_redis(self) -> None:
+        deadline = self.clock.monotonic() + _START_PATIENCE_S
+        while True:
+            try:
+                return await self.pipe.connect()
+            except StoreUnavailable:
+                if self.clock.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.05)
+
+    async def _check_eviction(self) -> None:
+        """An evicting Redis would forget holds in silence."""
+        reply = await self.pipe.command((b"CONFIG", b"GET", b"maxmemory-policy"), 1.0)
+        if len(reply) == 2 and reply[1] != b"noeviction":
+            self.metrics.trouble("eviction", f"Redis evicts keys ({reply[1].decode()}): set maxmemory-policy noeviction")
+
+    async def stop(self) -> None:
+        """After the last call: end what is ending, and leave an empty journal."""
+        for loop in self._loops:
+            loop.cancel()
+        if not await self.owner.drain(self.settings.timing.shutdown_s):
+            log.warning("%d holds are left to the next start", self.owner.open_holds)
+        await self.upstream.close()
+        await self.pipe.close()
+        await self.database.close()
+        self.journal.close()
+
+
+def redis_url(settings: Settings) -> str:
+    """The configured Redis, or the data directory's own."""
+    if settings.redis_url is not None:
+        return settings.redis_url.get_secret_value()
+    return embedded.url(settings.data_dir)
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a background loop ended", exc_info=error)
+
+
+def build(runtime: Runtime) -> Starlette:
+    """The ASGI application of one worker."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        await runtime.start()
+        try:
+            yield
+        finally:
+            await runtime.stop()
+
+    return Starlette(routes=_routes(runtime), lifespan=lifespan)
+
+
+def _routes(runtime: Runtime) -> list[BaseRoute]:
+    most = runtime.settings.server.max_body_bytes
+    calls: list[BaseRoute] = []
+    for path, name in DATA_PLANE.items():
+        endpoint: Any = Endpoint(name, runtime.flow, runtime.metrics, max_body_bytes=most)
+        calls.append(Route(path, endpoint, methods=["POST"]))
+    return calls
+
+
+def prepare(settings: Settings) -> None:
+    """Bring the schema up, before any connection of ours is opened."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    schema.prepare(settings.book_url)

@@ -1,0 +1,92 @@
+"""One worker process: `python -m faregate.worker '{"config": …, "overrides": …, "fd": …}'`, started by `serving.Parent`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+import uvloop
+
+from faregate import app
+from faregate.errors import FaregateError
+from faregate.settings import load
+
+
+def main(task: dict[str, Any]) -> int:
+    """Serve until told to stop or the parent is gone. Returns the exit code."""
+    try:
+        settings = load(Path(task["config"]) if task.get("config") else None, overrides=task.get("overrides"))
+        _log(settings.server.log_level, settings.server.log_format)
+        app.prepare(settings)
+        runtime = app.Runtime(settings=settings, worker=task["index"], fresh=task["fresh"], say=_say)
+    except FaregateError as error:
+        print(f"faregate: {error.message}", file=sys.stderr)
+        return 2
+    config = uvicorn.Config(
+        app.build(runtime),
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        backlog=2048,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=max(1, int(settings.timing.shutdown_s)),
+    )
+    server = _Server(config, watch=task["watch"], tell=task["tell"])
+    listener = socket.socket(fileno=task["fd"])
+    uvloop.run(server.serve(sockets=[listener]))
+    return 0 if server.started else 1
+
+
+class _Server(uvicorn.Server):
+    """Tells the parent when it is ready, and stops when the parent is gone."""
+
+    def __init__(self, config: uvicorn.Config, *, watch: int, tell: int) -> None:
+        super().__init__(config)
+        self._watch = watch
+        self._tell = tell
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().add_reader(self._watch, self._orphaned)
+        await super().startup(sockets)
+        if self.started:
+            os.write(self._tell, b"1")
+
+    def _orphaned(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._watch)
+        self.should_exit = True
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {"at": self.formatTime(record), "level": record.levelname.lower(), "logger": record.name}
+        line["message"] = record.getMessage()
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def _log(level: str, style: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(_JsonLines() if style == "json" else text)
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(json.loads(sys.argv[1])))
