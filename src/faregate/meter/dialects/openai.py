@@ -79,9 +79,8 @@ class OpenAIReader(UsageReader):
         return (
             self._model_tries > 0
             or raw.count(b'"usage"') != raw.count(b'"usage":null')
-            or b'"error"' in raw
+            or b"error" in raw  # the key, or the event's name
             or b"[DONE]" in raw
-            or b"event: error" in raw
             or (self._ends_without_done and b'"finish_reason"' in raw)
         )
 
