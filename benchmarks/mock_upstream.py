@@ -34,9 +34,7 @@ def plain_body(output_tokens: int) -> bytes:
     """A chat.completion of `output_tokens` tokens."""
     message = {"role": "assistant", "content": " word" * output_tokens}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
-    return orjson.dumps(
-        {**_BASE, "object": "chat.completion", "choices": [choice], "usage": usage(output_tokens)}
-    )
+    return orjson.dumps({**_BASE, "object": "chat.completion", "choices": [choice], "usage": usage(output_tokens)})
 
 
 def stream_events(chunks: int) -> list[bytes]:
@@ -56,12 +54,8 @@ class Canned:
         body = plain_body(chunks)
         head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
         self.plain = head % len(body) + body
-        self.stream_head = (
-            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-        )
-        self.pieces = [b"%x\r\n%s\r\n" % (len(event), event) for event in stream_events(chunks)] + [
-            b"0\r\n\r\n"
-        ]
+        self.stream_head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+        self.pieces = [b"%x\r\n%s\r\n" % (len(event), event) for event in stream_events(chunks)] + [b"0\r\n\r\n"]
         self.stream = self.stream_head + b"".join(self.pieces)
         self.delay_s = delay_s
 

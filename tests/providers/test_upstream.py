@@ -152,9 +152,7 @@ async def test_comments_alone_do_not_keep_a_stream_alive(upstream: Upstream, ser
     assert time.monotonic() - begun < 2
 
 
-async def test_headers_without_an_event_have_the_first_byte_time(
-    upstream: Upstream, server: Scripted
-) -> None:
+async def test_headers_without_an_event_have_the_first_byte_time(upstream: Upstream, server: Scripted) -> None:
     timeouts = Timeouts(connect_s=1, first_byte_s=0.3, idle_s=0.05)
     script = Script(fault="comments", output_tokens=0)
     answer = await post(upstream, server, script, timeouts=timeouts)

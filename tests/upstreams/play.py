@@ -50,14 +50,9 @@ class Line:
         self.writer.transport.abort()
 
 
-def response(
-    status: int, body: bytes, headers: Mapping[str, str] | None = None, *, length: int | None = None
-) -> bytes:
+def response(status: int, body: bytes, headers: Mapping[str, str] | None = None, *, length: int | None = None) -> bytes:
     """A whole response; `length` may lie."""
-    return (
-        head(status, {"content-length": str(len(body) if length is None else length), **(headers or {})})
-        + body
-    )
+    return head(status, {"content-length": str(len(body) if length is None else length), **(headers or {})}) + body
 
 
 def head(status: int, headers: Mapping[str, str]) -> bytes:
@@ -103,9 +98,7 @@ class Play:
 
     async def _refuse(self) -> bool:
         status = self._script.status
-        body = wire.error(
-            f"scripted {status}", "server_error" if status >= 500 else "invalid_request_error", None
-        )
+        body = wire.error(f"scripted {status}", "server_error" if status >= 500 else "invalid_request_error", None)
         if self._script.error_usage:
             body = {**body, "usage": self._usage(0)}
             self._served.input_tokens = self._script.input_tokens

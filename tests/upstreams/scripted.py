@@ -87,9 +87,7 @@ class Scripted:
         while True:
             head = (await line.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             method, path, _ = head[0].split(" ", 2)
-            headers = {
-                name.lower(): value.strip() for name, _, value in (row.partition(":") for row in head[1:])
-            }
+            headers = {name.lower(): value.strip() for name, _, value in (row.partition(":") for row in head[1:])}
             body = await line.reader.readexactly(int(headers.get("content-length") or 0))
             if method == "GET":
                 await line.write(response(200, orjson.dumps(self._account("brief" not in path))))

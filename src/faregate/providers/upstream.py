@@ -90,9 +90,7 @@ class Upstream:
         self._session: ClientSession | None = None
         self._timeouts: dict[float, ClientTimeout] = {}
 
-    async def post(
-        self, target: Target, headers: Mapping[str, str], body: bytes, timeouts: Timeouts
-    ) -> UpstreamAnswer:
+    async def post(self, target: Target, headers: Mapping[str, str], body: bytes, timeouts: Timeouts) -> UpstreamAnswer:
         """Send; wait for the headers. Raises UpstreamError or UpstreamTimeout when no response began."""
         loop = asyncio.get_running_loop()
         begun = loop.time()
@@ -111,9 +109,7 @@ class Upstream:
         if session is not None:
             await session.close()
 
-    async def _send(
-        self, target: Target, headers: Mapping[str, str], body: bytes, connect_s: float
-    ) -> ClientResponse:
+    async def _send(self, target: Target, headers: Mapping[str, str], body: bytes, connect_s: float) -> ClientResponse:
         session = self._session or self._open()
         timeout = self._timeouts.get(connect_s) or self._client_timeout(connect_s)
         sent = target.headers
@@ -130,9 +126,7 @@ class Upstream:
         return UpstreamAnswer(response, timeouts, begun, self._total_s)
 
     def _open(self) -> ClientSession:
-        connector = TCPConnector(
-            limit=self._limit, limit_per_host=0, ttl_dns_cache=60, keepalive_timeout=60.0
-        )
+        connector = TCPConnector(limit=self._limit, limit_per_host=0, ttl_dns_cache=60, keepalive_timeout=60.0)
         self._session = ClientSession(
             connector=connector,
             cookie_jar=DummyCookieJar(),
@@ -179,6 +173,14 @@ class UpstreamAnswer:
         """A real event has passed: the idle timer starts again."""
         self._touched = True
 
+    def abort(self) -> None:
+        """Stop now, from anywhere: the connection is cut and `chunks` raises UpstreamError."""
+        if self._broken is None:
+            self._broken = UpstreamError("the call was given up")
+            self._content.set_exception(self._broken)
+            self._disarm()
+            self._response.close()
+
     async def close(self) -> None:
         """A body read to its end has given its connection back already; any other is cut."""
         self._disarm()
@@ -200,7 +202,7 @@ class UpstreamAnswer:
         self._resume()
         try:
             return await self._content.readany()
-        except UpstreamTimeout as error:  # the watchdog's
+        except UpstreamError as error:  # the watchdog's, or abort's
             self._broken = error
         except FOREIGN as error:
             self._broken = translate(error)
@@ -222,9 +224,7 @@ class UpstreamAnswer:
     def _note(self, now: float) -> None:
         self._touched = False
         self._heard_at = now
-        if (
-            self._patience_s != self._idle_s
-        ):  # the first real event: the timer set for its coming is too late now
+        if self._patience_s != self._idle_s:  # the first real event: the timer set for its coming is too late now
             self._disarm()
             self._patience_s = self._idle_s
 
@@ -241,9 +241,7 @@ class UpstreamAnswer:
         if due > now:
             self._timer = self._loop.call_at(due + 0.001, self._watch)
         else:
-            self._content.set_exception(
-                UpstreamTimeout("the provider fell silent in the middle of its answer")
-            )
+            self._content.set_exception(UpstreamTimeout("the provider fell silent in the middle of its answer"))
 
     def _disarm(self) -> None:
         if self._timer is not None:

@@ -1,0 +1,178 @@
+"""What a call can cost at most, before it is made: pure, without a tokenizer, in one pass over the body's parts.
+
+Input is bounded from the body's size: `bytes_per_token` for text (escapes and JSON's own bytes only raise the
+bound), with an allowance in place of each image's or recording's base64. Output is what the client allows or the
+model's own maximum, times n or best_of. Both are priced on the dearest candidate and rounded up. What grows after
+the request (server tools, reasoning outside the bound) is not covered: the truth is charged all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+
+from faregate.core.asked import Asked, Input, asked_output, measure
+from faregate.core.call import Call, Candidate, Estimate, Hold, Principal
+from faregate.core.ceiling import affordable_output_tokens, ceiling
+from faregate.core.money import EXACT, MAX_MICROCREDITS, MICROCREDITS_PER_CREDIT
+from faregate.errors import InvalidRequest
+
+_DOWN = Context(prec=60, rounding=ROUND_FLOOR)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EstimateSettings:
+    """The operator's choices (apis.md section 6, `credits`)."""
+
+    bytes_per_token: Decimal = Decimal("2.0")
+    """1.0 is strict: no tokenizer makes more tokens than bytes."""
+    min_output_tokens: int = 64
+    default_max_output_tokens: int = 32_768
+    cap: bool = True
+    """False (`on_low_credit: refuse`): all or nothing."""
+    tokens_per_image: int = 2_000
+    tokens_per_audio_second: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Priced:
+    """A call with the quantities its price depends on."""
+
+    input: Input
+    asked: Asked
+    tier: str
+    modalities: frozenset[str]
+    units: Mapping[str, Decimal]
+
+    def usd(self, candidate: Candidate, output_tokens: int) -> Decimal:
+        return ceiling(
+            candidate.card,
+            input_tokens=self.input.tokens,
+            output_tokens=output_tokens,
+            tier=self.tier,
+            modalities=self.modalities,
+            units=self.units,
+        )
+
+    def dearest(self, candidates: Sequence[Candidate], output_tokens: Sequence[int]) -> Decimal:
+        """USD on the dearest candidate, each with its own output."""
+        return max(self.usd(one, count) for one, count in zip(candidates, output_tokens, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class CallEstimator:
+    """ports.Estimator."""
+
+    settings: EstimateSettings = field(default_factory=EstimateSettings)
+
+    def estimate(self, call: Call, candidates: Sequence[Candidate], principal: Principal) -> Estimate:
+        """The bounds of a call. Raises InvalidRequest naming the field, ModelNotPriced."""
+        priced = self._price(call)
+        asked = priced.asked
+        full = [self._output(asked, candidate) for candidate in candidates]
+        floor = min(max(full), self.settings.min_output_tokens * asked.choices)
+        factor = charge_factor(principal, call.multiplier)
+        want = charge_up(priced.dearest(candidates, full), factor)
+        least = charge_up(priced.dearest(candidates, [floor] * len(full)), factor)
+        input_usd = priced.dearest(candidates, [0] * len(full))
+        if want > MAX_MICROCREDITS:
+            raise InvalidRequest("the call allows more output than any account can pay for", param=asked.param)
+        return Estimate(
+            input_tokens=priced.input.tokens,
+            output_tokens=max(full),
+            choices=asked.choices,
+            floor_output_tokens=floor if self.settings.cap else max(full),
+            want_microcredits=want,
+            floor_microcredits=min(least, want) if self.settings.cap else want,
+            input_microcredits=charge_up(input_usd, factor),
+            input_usd=input_usd,
+            cappable=asked.cappable,
+        )
+
+    def output_cap(
+        self,
+        call: Call,
+        candidates: Sequence[Candidate],
+        principal: Principal,
+        estimate: Estimate,
+        hold: Hold,
+    ) -> int | None:
+        """The bound to send upstream, per choice: what the hold covers on every candidate, within its tokens.
+
+        None: the hold covers these candidates' worst case, or the endpoint has no bound. 0: not even the input.
+        """
+        tokens = estimate.want_tokens if hold.tokens is None else hold.tokens
+        covered = hold.microcredits >= estimate.want_microcredits and tokens >= estimate.want_tokens
+        if covered or not estimate.cappable:
+            return None
+        priced = self._price(call)
+        budget_usd = affordable_usd(hold.microcredits, charge_factor(principal, call.multiplier))
+        fits = [self._fit(priced, candidate, budget_usd) for candidate in candidates]
+        fit = min(max(0, tokens - estimate.input_tokens), *fits)
+        if fit >= max(self._output(priced.asked, candidate) for candidate in candidates):
+            return None
+        return fit // estimate.choices
+
+    def _fit(self, priced: _Priced, candidate: Candidate, budget_usd: Decimal) -> int:
+        return affordable_output_tokens(
+            candidate.card,
+            input_tokens=priced.input.tokens,
+            budget_usd=budget_usd,
+            tier=priced.tier,
+            modalities=priced.modalities,
+            units=priced.units,
+        )
+
+    def _price(self, call: Call) -> _Priced:
+        settings = self.settings
+        found = measure(
+            call,
+            bytes_per_token=settings.bytes_per_token,
+            tokens_per_image=settings.tokens_per_image,
+            tokens_per_audio_second=settings.tokens_per_audio_second,
+        )
+        return _Priced(found, asked_output(call), _tier(call), _modalities(call, found), _units(call))
+
+    def _output(self, asked: Asked, candidate: Candidate) -> int:
+        """The most output of all choices together."""
+        own = candidate.card.max_output_tokens or self.settings.default_max_output_tokens
+        return (own if asked.per_choice is None else asked.per_choice) * asked.choices
+
+
+def charge_factor(principal: Principal, multiplier: Decimal) -> Decimal:
+    """Microcredits per USD: multiplier x (1 + markup) x credits per USD, as core.money.charge_microcredits has it."""
+    markup = EXACT.add(Decimal(1), principal.markup_percent.scaleb(-2, EXACT))
+    per_usd = EXACT.multiply(principal.credits_per_usd, Decimal(MICROCREDITS_PER_CREDIT))
+    return EXACT.multiply(EXACT.multiply(multiplier, markup), per_usd)
+
+
+def charge_up(usd: Decimal, factor: Decimal) -> int:
+    """USD as microcredits, rounded up: a bound must not lose a part."""
+    return int(EXACT.multiply(usd, factor).to_integral_value(ROUND_CEILING, EXACT))
+
+
+def affordable_usd(microcredits: int, factor: Decimal) -> Decimal:
+    """The most USD whose charge is no more than so many microcredits."""
+    return _DOWN.divide(Decimal(microcredits), factor) if factor else Decimal(MAX_MICROCREDITS)
+
+
+def _tier(call: Call) -> str:
+    tier = call.body.get("service_tier")
+    return tier if isinstance(tier, str) else "default"
+
+
+def _modalities(call: Call, found: Input) -> frozenset[str]:
+    """Beside text. Some providers write caches unasked and bill the write instead of the input."""
+    names = {"cache_write"}
+    wanted = call.body.get("modalities")
+    if found.audio or (isinstance(wanted, list) and "audio" in wanted):
+        names.add("audio")
+    if found.images:
+        names.add("image")
+    return frozenset(names)
+
+
+def _units(call: Call) -> Mapping[str, Decimal]:
+    searches = {"search": Decimal(1)} if call.body.get("web_search_options") is not None else {}
+    return {"request": Decimal(1), **searches}

@@ -1,0 +1,184 @@
+"""Kind `openai`: OpenAI itself and every server that speaks its wire (wire.md section 1).
+
+Only three things of a body are ever changed: the model's name, the output bound (when the hold is less than
+the worst case) and `stream_options.include_usage`. A body that needs none of them goes out byte for byte.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+from urllib.parse import urlsplit
+
+import orjson
+
+from faregate.core.call import Call, Candidate
+from faregate.errors import ConfigError, UpstreamError
+from faregate.ports import Answer, Meter, Timeouts
+from faregate.providers.upstream import Target, Upstream, prepare
+
+OPENAI_URL = "https://api.openai.com/v1"
+
+PATHS: Mapping[str, str] = {
+    "chat.completions": "/chat/completions",
+    "completions": "/completions",
+    "embeddings": "/embeddings",
+}
+
+REQUEST_HEADERS = frozenset({"content-type", "accept", "openai-beta", "idempotency-key"})
+"""What of the client's headers goes upstream: not organization and project, which belong to the operator's key."""
+
+_SECRETS = re.compile(rb"\b(?:sk-|org-|proj_)[A-Za-z0-9_*-]{4,}")
+"""OpenAI's 401 quotes the ends of a key, its 429 names the organization."""
+_REDACTED = b"[redacted]"
+
+_KEPT = frozenset({"content-type", "retry-after", "retry-after-ms", "x-should-retry"})
+_OPERATORS_OWN = frozenset({"openai-organization", "openai-project"})
+
+
+class MeterFactory(Protocol):
+    """`faregate.meter.meter_for`: injected, since stages do not import one another."""
+
+    def __call__(
+        self, kind: str, endpoint: str, *, stream: bool, drop_usage_chunk: bool, wants_cost: bool
+    ) -> Meter: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderOptions:
+    """What every kind is configured with."""
+
+    name: str
+    kind: str
+    base_url: str | None = None
+    api_key: str | None = None
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    retries: int = 2
+    on_disconnect: Literal["drain", "cancel"] = "drain"
+
+
+class OpenAIProvider:
+    """ports.Provider for one OpenAI-compatible base_url."""
+
+    def __init__(self, options: ProviderOptions, upstream: Upstream, meter_for: MeterFactory) -> None:
+        self.name = options.name
+        self.kind = options.kind
+        self.on_disconnect = options.on_disconnect
+        self.retries = options.retries
+        self._timeouts = options.timeouts
+        self._upstream = upstream
+        self._meter_for = meter_for
+        self._secret = (options.api_key or "").encode()
+        base_url = (options.base_url or OPENAI_URL).rstrip("/")
+        self._cap_field = _cap_field(options.name, base_url)
+        self._targets = {path: prepare(base_url + path, _headers(options)) for path in PATHS.values()}
+
+    async def send(self, call: Call, candidate: Candidate, output_cap: int | None) -> Answer:
+        """Send the call. Raises UpstreamError or UpstreamTimeout when no response began."""
+        body = rewrite(call, candidate, output_cap, self._cap_field)
+        return await self._upstream.post(self._target(call.endpoint), passed_up(call), body, self._timeouts)
+
+    def meter(self, call: Call, answer: Answer) -> Meter:
+        """Reads this answer's usage."""
+        return meter_of(self._meter_for, self.kind, call, answer)
+
+    def reply_headers(self, answer: Answer) -> dict[str, str]:
+        """The provider's headers that may reach the client."""
+        return passed_down(answer.headers)
+
+    def redact(self, body: bytes) -> bytes:
+        """An error body without the operator's key, whole or half masked, and without organization ids."""
+        if self._secret:
+            body = body.replace(self._secret, _REDACTED)
+        return _SECRETS.sub(_REDACTED, body)
+
+    def _target(self, endpoint: str) -> Target:
+        path = PATHS.get(endpoint)
+        if path is None:
+            raise UpstreamError(f"the provider {self.name!r} does not serve {endpoint}")
+        return self._targets[path]
+
+
+def meter_of(meter_for: MeterFactory, kind: str, call: Call, answer: Answer) -> Meter:
+    """A meter by what really came: an error answers a stream's request with plain JSON.
+
+    The usage chunk that we asked for in the client's stead is taken out again.
+    """
+    stream = answer.headers.get("content-type", "").startswith("text/event-stream")
+    return meter_for(
+        kind,
+        call.endpoint,
+        stream=stream,
+        drop_usage_chunk=stream and not call.wants_usage,
+        wants_cost=call.wants_cost,
+    )
+
+
+def rewrite(call: Call, candidate: Candidate, output_cap: int | None, cap_field: str = "max_tokens") -> bytes:
+    """The body to send; `output_cap` is the number to send, already divided by n or best_of."""
+    body = call.body
+    changes: dict[str, object] = {}
+    if body.get("model") != candidate.model:
+        changes["model"] = candidate.model
+    if output_cap is not None:
+        changes.update(_capped(call, candidate, output_cap, cap_field))
+    if call.stream and not call.wants_usage:
+        changes["stream_options"] = _with_usage(body.get("stream_options"))
+    if changes:
+        return orjson.dumps({**body, **changes})
+    return call.raw_body
+
+
+def _capped(call: Call, candidate: Candidate, output_cap: int, cap_field: str) -> dict[str, object]:
+    """The bound in the field the client used (old servers know only `max_tokens`), else the provider's own."""
+    chat = call.endpoint == "chat.completions"
+    names = ("max_completion_tokens", "max_tokens") if chat else ("max_tokens",)
+    asked = {name: value for name in names if isinstance(value := call.body.get(name), int)}
+    if asked:
+        return {name: min(value, output_cap) for name, value in asked.items()}
+    # A bound above the model's own maximum would be refused.
+    return {cap_field if chat else "max_tokens": min(output_cap, candidate.card.max_output_tokens or output_cap)}
+
+
+def _with_usage(options: object) -> dict[str, object]:
+    kept = options if isinstance(options, dict) else {}
+    return {**kept, "include_usage": True}
+
+
+def passed_up(call: Call) -> Mapping[str, str]:
+    """The client's headers that go upstream. The body is JSON whatever the client called it."""
+    headers = {name: value for name, value in call.forward_headers.items() if name in REQUEST_HEADERS}
+    if call.idempotency_key is not None:
+        headers["idempotency-key"] = call.idempotency_key
+    headers["content-type"] = "application/json"
+    return headers
+
+
+def passed_down(headers: Mapping[str, str]) -> dict[str, str]:
+    """The provider's headers the client may see: not its rate limits (not ours), not the operator's names."""
+    kept = {name: value for name, value in headers.items() if name in _KEPT or _is_openais(name)}
+    request_id = headers.get("x-request-id")
+    if request_id is not None:
+        kept["x-upstream-request-id"] = request_id
+    return kept
+
+
+def _is_openais(name: str) -> bool:
+    return name.startswith("openai-") and name not in _OPERATORS_OWN
+
+
+def _headers(options: ProviderOptions) -> dict[str, str]:
+    headers = {"content-type": "application/json", "accept": "*/*", "user-agent": "faregate"}
+    if options.api_key:
+        headers["authorization"] = f"Bearer {options.api_key}"
+    return headers
+
+
+def _cap_field(name: str, base_url: str) -> str:
+    parts = urlsplit(base_url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"providers.{name}.base_url must be an http or https URL")
+    is_openai = parts.hostname == "api.openai.com" or parts.hostname.endswith(".api.openai.com")
+    return "max_completion_tokens" if is_openai else "max_tokens"

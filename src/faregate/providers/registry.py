@@ -1,0 +1,92 @@
+"""Providers from the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal, Protocol
+
+from faregate.errors import ConfigError
+from faregate.ports import Provider, Timeouts
+from faregate.providers import sandbox
+from faregate.providers.openai import MeterFactory, OpenAIProvider, ProviderOptions
+from faregate.providers.upstream import Upstream
+
+
+class Secret(Protocol):
+    """A value that does not print itself (pydantic.SecretStr)."""
+
+    def get_secret_value(self) -> str: ...
+
+
+class ProviderConfig(Protocol):
+    """What the registry reads of one entry under `providers` in the settings."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def base_url(self) -> str | None: ...
+    @property
+    def api_key(self) -> Secret | None: ...
+    @property
+    def timeout_s(self) -> float: ...
+    @property
+    def connect_timeout_s(self) -> float: ...
+    @property
+    def idle_timeout_s(self) -> float: ...
+    @property
+    def retries(self) -> int: ...
+    @property
+    def on_disconnect(self) -> Literal["drain", "cancel"]: ...
+
+
+Build = Callable[[ProviderOptions, Upstream, MeterFactory], Provider]
+
+KINDS: Mapping[str, Build] = {
+    "openai": OpenAIProvider,
+    "sandbox": lambda options, _upstream, meter_for: sandbox.SandboxProvider(options, meter_for),
+}
+"""What can be built. The other kinds of the configuration are names we know and do not serve yet."""
+
+
+def build_providers(
+    configs: Mapping[str, ProviderConfig], upstream: Upstream, meter_for: MeterFactory
+) -> dict[str, Provider]:
+    """Every configured provider by name, and a `sandbox` for test keys unless one is configured.
+
+    Raises ConfigError for a kind that is not implemented.
+    """
+    built = {name: _build(_options(name, config), upstream, meter_for) for name, config in configs.items()}
+    if not any(provider.kind == sandbox.KIND for provider in built.values()):
+        if sandbox.OPTIONS.name in built:
+            raise ConfigError("providers.sandbox: this name belongs to the kind sandbox")
+        built[sandbox.OPTIONS.name] = _build(sandbox.OPTIONS, upstream, meter_for)
+    return built
+
+
+def sandbox_name(providers: Mapping[str, Provider]) -> str:
+    """The provider of test keys: the first of kind sandbox."""
+    return next(name for name, provider in providers.items() if provider.kind == sandbox.KIND)
+
+
+def _build(options: ProviderOptions, upstream: Upstream, meter_for: MeterFactory) -> Provider:
+    build = KINDS.get(options.kind)
+    if build is None:
+        kinds = ", ".join(sorted(KINDS))
+        raise ConfigError(
+            f"providers.{options.name}.kind: {options.kind!r} is not implemented yet; implemented: {kinds}"
+        )
+    return build(options, upstream, meter_for)
+
+
+def _options(name: str, config: ProviderConfig) -> ProviderOptions:
+    return ProviderOptions(
+        name=name,
+        kind=config.kind,
+        base_url=config.base_url,
+        api_key=config.api_key.get_secret_value() if config.api_key is not None else None,
+        timeouts=Timeouts(
+            connect_s=config.connect_timeout_s, first_byte_s=config.timeout_s, idle_s=config.idle_timeout_s
+        ),
+        retries=config.retries,
+        on_disconnect=config.on_disconnect,
+    )
