@@ -1,4 +1,4 @@
-"""Price cards and exact pricing: a usage on a card gives itemised USD, unrounded."""
+"""Price cards and itemised costs, as data; `core/pricing.py` turns a usage on a card into a cost."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ class LongContext:
     inclusive: bool = False
     """True: switches at `above` (xAI); False: over it (everybody else)."""
 
+    def applies(self, input_tokens: int) -> bool:
+        """Whether a request of so many input tokens (cached ones included) is on these rates."""
+        return input_tokens > self.above or (self.inclusive and input_tokens == self.above)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriceCard:
@@ -24,8 +28,9 @@ class PriceCard:
 
     Rate names: input, cached_input, cache_write_5m, cache_write_1h, output, reasoning, audio_input,
     cached_audio_input, audio_output, image_input, cached_image_input, image_output, citation (per token);
-    second, character, image, pixel, page, request, search, session, video_second, output_character and
-    names of custom metrics (per unit). A missing rate falls back as the vectors' README says; 0 is a price.
+    second, character, image, pixel, page, request, search, query, x_search, file_search, source, session,
+    video_second, output_character and names of custom metrics (per unit). A missing rate falls back as the
+    vectors' README says; 0 is a price.
     """
 
     id: str
@@ -35,7 +40,7 @@ class PriceCard:
     model: str
     rates: Mapping[str, Decimal]
     tiers: Mapping[str, Mapping[str, Decimal]] = field(default_factory=dict)
-    """Whole rate sets by served tier: flex, priority, batch."""
+    """Whole rate sets by served tier: flex, priority, batch, fast."""
     long_context: tuple[LongContext, ...] = ()
     tier_long_context: Mapping[str, tuple[LongContext, ...]] = field(default_factory=dict)
     source: str
@@ -45,6 +50,8 @@ class PriceCard:
     display_name: str | None = None
     context_window: int | None = None
     max_output_tokens: int | None = None
+    modifiers: Mapping[str, Decimal] = field(default_factory=dict)
+    """Factors on token rates: `geo:us` (Anthropic's `inference_geo`), `speed:fast`."""
     provider_cost: bool = False
     """The provider's own stated cost is the operator's cost when it comes with the answer."""
     free: bool = False
@@ -67,3 +74,6 @@ class Cost:
     usd: Decimal
     lines: tuple[PriceLine, ...]
     tier: str = "default"
+    """The rate set used: the served tier's, or default when the card has none for it."""
+    unpriced: tuple[str, ...] = ()
+    """Fees that were counted but have no rate on the card (a search, a session): not in `usd`."""
