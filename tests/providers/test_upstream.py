@@ -263,3 +263,14 @@ def test_a_key_with_a_line_break_is_a_configuration_error() -> None:
     with pytest.raises(ConfigError) as caught:
         prepare("http://127.0.0.1/v1", {"authorization": f"Bearer {SECRET}\n"})
     assert SECRET not in caught.value.message
+
+
+async def test_abort_ends_a_read_that_waits(upstream: Upstream, server: Scripted) -> None:
+    answer = await post(upstream, server, Script(fault="hang_mid", output_tokens=10))
+    await anext(answer.chunks())
+    asyncio.get_running_loop().call_later(0.05, answer.abort)
+    with pytest.raises(UpstreamError) as caught:
+        await asyncio.wait_for(read(answer), 2)
+    assert not isinstance(caught.value, UpstreamTimeout)
+    await asyncio.sleep(0.05)
+    assert server.served[0].outcome == "aborted"
