@@ -240,6 +240,14 @@ rates = st.decimals(min_value=0, max_value=1000, places=3, allow_nan=False, allo
 places = st.builds(lambda i, o, m: candidate(i, o, most=m), rates, rates, st.one_of(st.none(), st.integers(1, 40_000)))
 
 
+def possible_output(place: Candidate, bound: int | None, cap: int | None) -> int:
+    """What one choice can hold when the call is sent as capped."""
+    if bound is not None:
+        return bound if cap is None else cap
+    most = place.card.max_output_tokens
+    return min(number for number in (most, cap, 32_768 if most is cap is None else None) if number is not None)
+
+
 @given(
     candidates=st.lists(places, min_size=1, max_size=3),
     share=st.fractions(min_value=0, max_value=1),
@@ -262,13 +270,11 @@ def test_what_is_granted_covers_the_capped_call_on_every_candidate(
     granted = estimate.floor_microcredits + int(spare * share)
     held = hold(granted, None if tokens is None else estimate.floor_tokens + tokens)
     cap = ESTIMATOR.output_cap(asked, candidates, PRINCIPAL, estimate, held)
-    if cap is None:
-        cap = estimate.output_tokens // choices
-    assert cap * choices >= estimate.floor_output_tokens
-    assert held.tokens is None or estimate.input_tokens + cap * choices <= held.tokens
+    if cap is not None:
+        assert cap * choices >= estimate.floor_output_tokens
+        assert held.tokens is None or estimate.input_tokens + cap * choices <= held.tokens
     factor = charge_factor(PRINCIPAL, multiplier)
     for place in candidates:
-        own = (place.card.max_output_tokens or 32_768) if bound is None else cap
-        output_tokens = min(cap, own) * choices
+        output_tokens = possible_output(place, bound, cap) * choices
         usd = ceiling(place.card, input_tokens=estimate.input_tokens, output_tokens=output_tokens)
         assert charge_up(usd, factor) <= granted

@@ -14,7 +14,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 
 from faregate.core.asked import Asked, Input, asked_output, measure
 from faregate.core.call import Call, Candidate, Estimate, Hold, Principal
-from faregate.core.ceiling import affordable_output_tokens, ceiling
+from faregate.core.ceiling import UNBOUNDED, affordable_output_tokens, ceiling
 from faregate.core.money import EXACT, MAX_MICROCREDITS, MICROCREDITS_PER_CREDIT
 from faregate.errors import InvalidRequest
 
@@ -115,7 +115,8 @@ class CallEstimator:
         return fit // estimate.choices
 
     def _fit(self, priced: _Priced, candidate: Candidate, budget_usd: Decimal) -> int:
-        return affordable_output_tokens(
+        """The output a budget pays for; UNBOUNDED when the candidate stops before, at its own known maximum."""
+        fit = affordable_output_tokens(
             candidate.card,
             input_tokens=priced.input.tokens,
             budget_usd=budget_usd,
@@ -123,6 +124,8 @@ class CallEstimator:
             modalities=priced.modalities,
             units=priced.units,
         )
+        stops = priced.asked.per_choice is not None or candidate.card.max_output_tokens is not None
+        return UNBOUNDED if stops and fit >= self._output(priced.asked, candidate) else fit
 
     def _price(self, call: Call) -> _Priced:
         settings = self.settings
