@@ -12,7 +12,7 @@ from typing import Any
 
 from faregate.core.price import Cost
 from faregate.core.usage import Reading
-from faregate.meter import PlainMeter, StreamMeter, meter_for
+from faregate.meter import PlainMeter, StreamMeter, meter_for, meter_line
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "usage_vectors.jsonl"
 Meter = StreamMeter | PlainMeter
@@ -70,3 +70,12 @@ def cost_of(usd: str) -> Cost:
 
 def b64(data: bytes) -> str:
     return base64.b64encode(data).decode()
+
+
+def metered(provider: str, endpoint: str, answer: Any, **more: Any) -> dict[str, Any]:
+    form = "events" if more.get("stream") else "body"
+    return meter_line({"id": 1, "provider": provider, "endpoint": endpoint, form: answer, **more})
+
+
+def check(got: dict[str, Any], **expect: Any) -> None:
+    assert {key: got.get(key) for key in expect} == expect

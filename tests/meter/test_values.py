@@ -62,6 +62,12 @@ def test_merge_replaces_and_never_erases() -> None:
     assert known == {"a": 7, "b": 0, "d": {"x": 1, "y": 3}}
 
 
+def test_merge_takes_a_fraction_after_a_whole_number() -> None:
+    known: dict[str, object] = {"cost": 0, "prompt_tokens": 1}
+    merge(known, {"cost": Decimal("0.0123")})
+    assert known["cost"] == Decimal("0.0123")
+
+
 def test_counts_remember_negatives() -> None:
     counts = Counts({"a": -1, "b": {"c": 2}})
     assert counts("b.c", "a") == 2

@@ -67,6 +67,8 @@ class SseFraming:
     def clean(self, chunk: bytes) -> int | None:
         if not chunk.endswith(b"\n\n") or b"\r" in chunk or not self._splitter.empty or len(chunk) > self._max:
             return None
+        if chunk.startswith(b"data:") and chunk.find(b"\n") == len(chunk) - 2:
+            return 1  # by far the usual read
         if chunk.count(b"\n") != 2 * chunk.count(b"\n\n"):
             return None  # a block of several lines: worth a closer look
         return chunk.count(b"\ndata:") + chunk.startswith(b"data:")

@@ -87,11 +87,12 @@ class Reader:
         obj = first_object(value) or {}
         self.complete = value is not None
         self.deltas = self.text_bytes = 0
-        self.count_text(data)
         self._error_body = {key: obj[key] for key in _ERROR_KEYS if key in obj}
         self.note_error(self._error_body)
         if obj:
             self.answer(obj)
+        if not self.usage_present:
+            self.count_text(data)
 
     def answer(self, obj: Mapping[str, object]) -> None:
         """Take the JSON object of a whole body."""

@@ -61,7 +61,10 @@ def normal_endpoint(endpoint: str) -> str:
     """`openai-compat/chat.completions`, `/v1/chat/completions` and `chat.completions` are one."""
     path = endpoint.strip("/").lower().removeprefix("openai-compat/").removeprefix("v1/")
     dotted = path.replace("/", ".")
-    return dotted if dotted in _READERS else path
+    if dotted in _READERS or path.startswith("api/"):
+        return path if path.startswith("api/") else dotted
+    known = [name for name in _READERS if dotted.endswith(f".{name}")]
+    return max(known, key=len, default=path)
 
 
 def reader_for(source: Source) -> Reader:

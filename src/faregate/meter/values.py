@@ -127,6 +127,10 @@ def _is_all_zero(usage: Mapping[str, object]) -> bool:
     return all(_is_all_zero(v) if isinstance(v, dict) else not v or count(v) == 0 for v in usage.values())
 
 
+def _is_number(value: object) -> bool:
+    return (type(value) is int and value >= 0) or decimal(value) is not None  # the first is the hot one
+
+
 def merge(known: dict[str, object], new: Mapping[str, object]) -> None:
     """Replace field by field, never add. What is null or no usage number erases nothing, nor does a row of zeros."""
     if known and _is_all_zero(new) and not _is_all_zero(known):
@@ -137,7 +141,7 @@ def merge(known: dict[str, object], new: Mapping[str, object]) -> None:
             nested: dict[str, object] = dict(old) if isinstance(old, dict) else {}
             merge(nested, value)
             known[key] = nested
-        elif old is None or (value is not None and not (count(old) is not None and count(value) is None)):
+        elif old is None or (value is not None and (_is_number(value) or not _is_number(old))):
             known[key] = value
 
 

@@ -28,7 +28,7 @@ class GeminiReader(Reader):
         super().__init__(source)
         self.usage: dict[str, object] = {}
         self._queries = 0
-        self._maps = False
+        self._retrieved = False
         self._fetches_pages = False
         self._runs_code = False
 
@@ -78,7 +78,7 @@ class GeminiReader(Reader):
         grounding = child(candidate, "groundingMetadata")
         queries = grounding.get("webSearchQueries")
         self._queries = max(self._queries, sum(map(bool, queries)) if isinstance(queries, list) else 0)
-        self._maps = self._maps or any("maps" in chunk for chunk in items(grounding.get("groundingChunks")))
+        self._retrieved = self._retrieved or bool(items(grounding.get("groundingChunks")))
         self._fetches_pages = self._fetches_pages or bool(candidate.get("urlContextMetadata"))
         parts = items(child(candidate, "content").get("parts"))
         self._runs_code = self._runs_code or any("executableCode" in part for part in parts)
@@ -140,7 +140,7 @@ class GeminiReader(Reader):
 
     def _tool_use_is_billable(self) -> bool:
         """What a search or a map retrieved is paid by query; pages fetched and code run are paid as input."""
-        searched = self._queries > 0 or self._maps
+        searched = self._queries > 0 or self._retrieved
         return not searched or self._fetches_pages or self._runs_code
 
 

@@ -78,7 +78,7 @@ class SpeechReader(UsageReader):
         return LAST | FINAL | USAGE
 
     def remarkable(self, raw: bytes) -> bool:
-        return b"speech.audio.delta" not in raw or b'"usage"' in raw or b'"error"' in raw
+        return b"speech.audio.delta" not in raw or b"speech.audio.done" in raw or b'"error"' in raw
 
     def body(self, data: bytes) -> None:
         super().body(data if data[:1] in (b"{", b"[") else b"")

@@ -20,7 +20,7 @@ class ImagesReader(UsageReader):
 
     def remarkable(self, raw: bytes) -> bool:
         """Partial images are megabytes of base64: not worth parsing."""
-        return b"partial_image" not in raw or b".completed" in raw
+        return b"partial_image" not in raw or b".completed" in raw or b'"error"' in raw
 
     def event(self, name: str, data: bytes) -> int:
         obj = load_object(data)
