@@ -11,6 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from faregate.meter import StreamMeter
+from faregate.meter.dialects.openai import OpenAIReader
+from faregate.meter.framing import SseFraming
+from faregate.meter.reader import Source
 from tests.meter.support import (
     DONE,
     STREAM,
@@ -137,6 +141,15 @@ def test_a_provider_without_done_ends_with_its_finish_reason() -> None:
     _passed, last, reading = run(chat("perplexity"), [delta("x", usage=usage(26, 1)), finish])
     assert last == finish
     assert reading.complete
+
+
+def test_an_oversized_event_passes_unread_and_is_noted() -> None:
+    stream = delta("x" * 200) + STREAM
+    meter = StreamMeter(OpenAIReader(Source(kind="openai", endpoint="chat.completions")), SseFraming(200))
+    passed, last, reading = run(meter, single_bytes(stream))
+    assert passed + last == stream
+    assert meter.oversized_events == 1
+    assert reading.usage is not None
 
 
 def test_comments_are_no_events_but_pass_at_once() -> None:

@@ -22,6 +22,11 @@ class Framing(Protocol):
         ...
 
     @property
+    def oversized_events(self) -> int:
+        """How many passed unread."""
+        ...
+
+    @property
     def pending(self) -> bytes:
         """What waits for the rest of its block."""
         ...

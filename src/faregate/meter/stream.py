@@ -54,6 +54,11 @@ class StreamMeter:
         """Data events so far."""
         return self._events if self._plain is None else self._plain.events
 
+    @property
+    def oversized_events(self) -> int:
+        """Events over the bound, and breaks in the framing: bytes that passed unread."""
+        return self._framing.oversized_events
+
     def feed(self, chunk: bytes) -> bytes:
         """Take what came; return what may go to the client now."""
         if not self._sniffed:

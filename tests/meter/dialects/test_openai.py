@@ -31,7 +31,6 @@ def test_echo_without_output_has_no_completion_tokens() -> None:
 
 def test_the_last_model_name_that_says_something_stays() -> None:
     meter = meter_for("azure", "chat.completions", stream=True)
-    meter.feed(
-        b'data: {"model":"gpt-5","choices":[]}\n\ndata: {"model":"","choices":[],"usage":{"prompt_tokens":1}}\n\n'
-    )
+    meter.feed(b'data: {"model":"gpt-5","choices":[]}\n\n')
+    meter.feed(b'data: {"model":"","choices":[],"usage":{"prompt_tokens":1}}\n\n')
     assert meter.reading(200, {}).model == "gpt-5"
