@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, func, or_, select
 from sqlalchemy.exc import IntegrityError
@@ -17,6 +17,7 @@ from faregate.ledger.database import Database
 from faregate.ledger.posting import from_json, to_json
 
 _t = tables.accounts.c
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,10 +38,10 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
+class Page(Generic[T]):
     """A page by offset."""
 
-    items: tuple[Any, ...]
+    items: tuple[T, ...]
     total: int
     limit: int
     offset: int
@@ -84,7 +85,7 @@ class Accounts:
         """Whether the organization has such an account."""
         return await self.find(organization_id, reference) is not None
 
-    async def list(self, organization_id: str, *, limit: int, offset: int) -> Page:
+    async def list(self, organization_id: str, *, limit: int, offset: int) -> Page[Account]:
         """Oldest first."""
         return await self._database.read(_list, organization_id, limit, offset)
 
@@ -130,7 +131,7 @@ def _named(reference: str) -> ColumnElement[bool]:
     return or_(_t.id == reference, _t.external_id == reference)
 
 
-def _list(conn: Connection, organization_id: str, limit: int, offset: int) -> Page:
+def _list(conn: Connection, organization_id: str, limit: int, offset: int) -> Page[Account]:
     mine = _t.organization_id == organization_id
     total = conn.execute(select(func.count()).select_from(tables.accounts).where(mine)).scalar_one()
     query = select(tables.accounts).where(mine).order_by(_t.id).limit(limit).offset(offset)

@@ -157,7 +157,7 @@ class _Batch:
 
     def _book_direct(self, record: Record) -> _Result:
         entry_id = new_id("txn")
-        self.windows.move(record)
+        self.windows.move(replace(record, usage={}))
         self._charge(record, _direct_line(record, _reason(record, "debit"), record.hold_id), entry_id)
         charge = record.charge_microcredits
         self.booked[record.hold_id] = Booked(
@@ -177,7 +177,7 @@ class _Batch:
             kind="adjustment",
             charge_microcredits=record.charge_microcredits - booked.charge,
             cost_usd=EXACT.subtract(record.cost_usd, booked.cost),
-            usage=difference(record.usage, booked.usage),
+            usage={} if direct else difference(record.usage, booked.usage),
         )
         usage_id, entry_id = new_id("usage"), new_id("txn") if direct else _entry_id(change)
         self.windows.move(change)

@@ -12,7 +12,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Dialect, Numeric, Table, Text
+from sqlalchemy import Boolean, ColumnElement, Connection, Dialect, Numeric, Table, Text, literal
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -63,6 +63,29 @@ def _sqlite_exact_sum(element: exact_sum, compiler: SQLCompiler, **kw: Any) -> s
 @compiles(exact_sum, "postgresql")
 def _postgresql_exact_sum(element: exact_sum, compiler: SQLCompiler, **kw: Any) -> str:
     return f"sum({compiler.process(element.clauses, **kw)})"
+
+
+class json_has(FunctionElement[bool]):
+    """Whether a JSON object (text) has this string under this name; false for NULL."""
+
+    type = Boolean()
+    inherit_cache = True
+    name = "json_has"
+
+    def __init__(self, column: ColumnElement[str], name: str, value: str) -> None:
+        super().__init__(column, literal(name), literal(value))
+
+
+@compiles(json_has)
+def _sqlite_json_has(element: json_has, compiler: SQLCompiler, **kw: Any) -> str:
+    column, name, value = (compiler.process(part, **kw) for part in element.clauses)
+    return f"EXISTS (SELECT 1 FROM json_each({column}) AS j WHERE j.key = {name} AND j.value = {value})"  # noqa: S608
+
+
+@compiles(json_has, "postgresql")
+def _postgresql_json_has(element: json_has, compiler: SQLCompiler, **kw: Any) -> str:
+    column, name, value = (compiler.process(part, **kw) for part in element.clauses)
+    return f"coalesce(({column})::jsonb ->> {name} = {value}, false)"
 
 
 class _ExactSum:

@@ -304,6 +304,7 @@ reservations = Table(
     _big("created_us"),
     _big("updated_us"),
     UniqueConstraint("organization_id", "caller_id"),
+    UniqueConstraint("hold_id"),
     CheckConstraint("state IN ('pending', 'settled', 'released', 'expired')", name="state"),
     Index("ix_reservations_account_id_state", "account_id", "state"),
 )

@@ -342,6 +342,7 @@ def _create_tables() -> None:
         ),
         sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_reservations_account_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_reservations")),
+        sa.UniqueConstraint("hold_id", name=op.f("uq_reservations_hold_id")),
         sa.UniqueConstraint("organization_id", "caller_id", name=op.f("uq_reservations_organization_id_caller_id")),
     )
     op.create_index("ix_reservations_account_id_state", "reservations", ["account_id", "state"], unique=False)

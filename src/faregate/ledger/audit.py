@@ -1,0 +1,222 @@
+"""G4 from raw data: entries sum to balances, sequences have no gaps, every derived figure equals its records.
+
+Read-only, on one state of the book, so it runs while traffic runs; rows are streamed, memory is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import groupby, islice
+from typing import Any
+from zlib import crc32
+
+from sqlalchemy import Connection
+
+from faregate.ledger import tables, windows
+from faregate.ledger.dialect import Row
+from faregate.ledger.engine import reader_engine
+
+MAX_FINDINGS = 1_000
+WINDOWS_PER_PASS = 200_000
+_CHUNK = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that does not add up."""
+
+    check: str
+    subject: str
+    detail: str
+
+
+def audit(database_url: str, *, max_findings: int = MAX_FINDINGS) -> list[Finding]:
+    """Run every check; at most `max_findings` are returned. Empty is good."""
+    engine = reader_engine(database_url, 1)
+    try:
+        with engine.begin() as conn:
+            return list(islice(findings(conn), max_findings))
+    finally:
+        engine.dispose()
+
+
+def findings(conn: Connection) -> Iterator[Finding]:
+    """What does not add up on this connection's state of the book."""
+    for check in CHECKS:
+        yield from check(conn)
+
+
+def _stream(conn: Connection, sql: str) -> Iterator[Row]:
+    for chunk in conn.execution_options(stream_results=True).exec_driver_sql(sql).partitions(_CHUNK):
+        yield from (tuple(row) for row in chunk)
+
+
+# Entries and balances -----------------------------------------------------------------------------------
+
+
+def check_entries(conn: Connection) -> Iterator[Finding]:
+    """Σ entries = posted; balance_after is the running sum; seq runs 1, 2, 3 … up to the account's own."""
+    sql = (
+        "SELECT a.id, a.posted, a.seq, e.id, e.seq, e.amount, e.balance_after FROM accounts a"
+        " LEFT JOIN entries e ON e.account_id = a.id ORDER BY a.id, e.seq"
+    )
+    for account, rows in groupby(_stream(conn, sql), key=lambda row: row[:3]):
+        yield from _check_account(account[0], account[1], account[2], rows)
+
+
+def _check_account(account: str, posted: int, last: int, rows: Iterator[Row]) -> Iterator[Finding]:
+    total, seq = 0, 0
+    for *_, entry, entry_seq, amount, balance_after in rows:
+        if entry is None:
+            break
+        total += amount
+        if entry_seq != seq + 1:
+            yield Finding("seq", account, f"entry {entry} has {entry_seq} after {seq}")
+        if balance_after != total:
+            yield Finding("balance_after", account, f"entry {entry} says {balance_after}, the sum is {total}")
+        seq = entry_seq
+    if total != posted:
+        yield Finding("posted", account, f"posted is {posted}, the entries' sum is {total}")
+    if seq != last:
+        yield Finding("seq", account, f"the account is at {last}, its last entry at {seq}")
+
+
+def check_usage(conn: Connection) -> Iterator[Finding]:
+    """Every usage record that charged has its entry, of the same amount and account, and the other way round."""
+    sql = (
+        "SELECT u.id, u.charge, e.id, e.amount FROM usage_records u LEFT JOIN entries e ON e.id = u.entry_id"
+        " WHERE (u.charge <> 0 AND (e.id IS NULL OR e.amount <> -u.charge OR e.account_id <> u.account_id"
+        " OR e.usage_id IS NULL OR e.usage_id <> u.id)) OR (u.charge = 0 AND u.entry_id IS NOT NULL)"
+    )
+    for usage, charge, entry, amount in _stream(conn, sql):
+        yield Finding("usage", usage, f"charged {charge}, its entry {entry} says {amount}")
+    orphans = (
+        "SELECT e.id, e.usage_id FROM entries e LEFT JOIN usage_records u ON u.id = e.usage_id"
+        " WHERE e.usage_id IS NOT NULL AND u.id IS NULL"
+    )
+    for entry, usage in _stream(conn, orphans):
+        yield Finding("usage", entry, f"its usage record {usage} is missing")
+
+
+# Grants -------------------------------------------------------------------------------------------------
+
+
+def check_grants(conn: Connection) -> Iterator[Finding]:
+    """A grant's moves sum to what remains; what remains is covered by the balance; the account knows when to look."""
+    sql = (
+        "SELECT g.id, g.started, g.amount, g.remaining, sum(m.amount) FROM grants g"
+        " LEFT JOIN grant_moves m ON m.grant_id = g.id GROUP BY g.id, g.started, g.amount, g.remaining"
+    )
+    for grant, started, amount, remaining, moved in _stream(conn, sql):
+        expected = (moved or 0) if started else amount
+        if remaining != expected or (not started and moved is not None):
+            yield Finding("grant", grant, f"{remaining} remain, its moves say {expected}")
+    yield from _check_purses(conn)
+
+
+def _check_purses(conn: Connection) -> Iterator[Finding]:
+    sql = (
+        "SELECT a.id, a.posted, a.grants_until_us,"
+        " sum(CASE WHEN g.started THEN g.remaining ELSE 0 END),"
+        " min(CASE WHEN NOT g.started THEN g.effective_us WHEN g.remaining > 0 THEN g.expires_us END)"
+        " FROM accounts a JOIN grants g ON g.account_id = a.id GROUP BY a.id, a.posted, a.grants_until_us"
+    )
+    for account, posted, until, remaining, moment in _stream(conn, sql):
+        if remaining > max(posted, 0):
+            yield Finding("grant", account, f"{remaining} remain in grants, the balance is {posted}")
+        if until != moment:
+            yield Finding("grant", account, f"the next moment is {moment}, the account says {until}")
+
+
+# Rollups ------------------------------------------------------------------------------------------------
+
+_KEYS = ", ".join(tables.ROLLUP_KEYS)
+_FROM_RECORDS = (
+    "SELECT organization_id, occurred_us / 3600000000 AS hour, account_id, coalesce(key_id, '') AS key_id, context,"
+    " provider, public_model, model, coalesce(agent, '') AS agent, coalesce(feature, '') AS feature,"
+    " {sum}(cost), sum(charge), sum(coalesce(input_tokens, 0)), sum(coalesce(cached_input_tokens, 0)),"
+    " sum(coalesce(output_tokens, 0)), sum(coalesce(reasoning_tokens, 0)),"
+    " sum(CASE WHEN is_adjustment THEN 0 ELSE 1 END)"
+    " FROM usage_records GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 ORDER BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10"
+)
+_STORED = (
+    f"SELECT {_KEYS}, cost, charge, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, count"  # noqa: S608
+    f" FROM rollups ORDER BY {_KEYS}"
+)
+
+
+def check_rollups(conn: Connection) -> Iterator[Finding]:
+    """Each hour's sums equal the records of that hour. Both sides are streamed in key order and merged."""
+    adder = "sum" if conn.dialect.name == "postgresql" else "exact_sum"
+    width = len(tables.ROLLUP_KEYS)
+    records, stored = _stream(conn, _FROM_RECORDS.format(sum=adder)), _stream(conn, _STORED)
+    left, right = next(records, None), next(stored, None)
+    while left is not None or right is not None:
+        if right is None or (left is not None and left[:width] < right[:width]):
+            yield Finding("rollup", _name(left), "is missing")
+            left = next(records, None)
+        elif left is None or right[:width] < left[:width]:
+            yield Finding("rollup", _name(right), "has no records")
+            right = next(stored, None)
+        else:
+            if _sums(left) != _sums(right):
+                yield Finding("rollup", _name(left), f"says {_sums(right)}, the records {_sums(left)}")
+            left, right = next(records, None), next(stored, None)
+
+
+def _sums(row: Row) -> tuple[Any, ...]:
+    width = len(tables.ROLLUP_KEYS)
+    return Decimal(row[width]), *(int(value) for value in row[width + 1 :])
+
+
+def _name(row: Row | None) -> str:
+    return "/".join(str(part) for part in (row or ())[: len(tables.ROLLUP_KEYS)])
+
+
+# Limit windows ------------------------------------------------------------------------------------------
+
+_COUNTED = (
+    "SELECT limit_keys, charge, coalesce(input_tokens, 0) + coalesce(output_tokens, 0), is_adjustment"
+    " FROM usage_records WHERE limit_keys IS NOT NULL UNION ALL"
+    " SELECT limit_keys, -amount, 0, reason = 'adjustment' FROM entries WHERE limit_keys IS NOT NULL"
+)
+
+
+def check_windows(conn: Connection) -> Iterator[Finding]:
+    """What a window used equals what was counted in it. In passes, so that memory stays bounded."""
+    count = next(_stream(conn, "SELECT count(*) FROM limit_windows"))[0]
+    passes = 1 + count // WINDOWS_PER_PASS
+    for turn in range(passes):
+        yield from _check_windows(conn, turn, passes)
+
+
+def _check_windows(conn: Connection, turn: int, passes: int) -> Iterator[Finding]:
+    def mine(key: str) -> bool:
+        return crc32(key.encode()) % passes == turn
+
+    used: dict[str, int] = {}
+    for keys, charge, tokens, adjustment in _stream(conn, _COUNTED):
+        for key in keys.split(" "):
+            kind = windows.kind_of(key.rpartition(":")[0])
+            if kind != "concurrency" and mine(key):
+                moved = windows.amount(kind, charge=charge, tokens=tokens, is_adjustment=bool(adjustment))
+                used[key] = used.get(key, 0) + moved
+    for limit_id, start, stored in _stream(conn, "SELECT limit_id, start_s, used FROM limit_windows"):
+        key = f"{limit_id}:{start}"
+        if mine(key):
+            counted = used.pop(key, None)
+            if counted != stored:
+                yield Finding("window", key, f"says {stored}, the records {counted}")
+    for key, counted in used.items():
+        yield Finding("window", key, f"is missing, the records say {counted}")
+
+
+CHECKS: tuple[Callable[[Connection], Iterator[Finding]], ...] = (
+    check_entries,
+    check_usage,
+    check_grants,
+    check_rollups,
+    check_windows,
+)

@@ -1,0 +1,45 @@
+"""The whole book behind one door: what `app.py` opens and everybody else is given."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from faregate.ledger.accounts import Accounts
+from faregate.ledger.admin_audit import AdminAudit
+from faregate.ledger.audit import Finding, audit
+from faregate.ledger.book import SqlBook
+from faregate.ledger.database import Database
+from faregate.ledger.engine import wall_us
+from faregate.ledger.keys import ApiKeys
+from faregate.ledger.organizations import Bootstrap, Organizations
+from faregate.ledger.summary import Summaries
+from faregate.ledger.transactions import Transactions
+from faregate.ledger.usage import UsageRecords
+
+
+class Ledger:
+    """One process's book. Open it after forking, on a database that `schema.prepare` has brought up."""
+
+    def __init__(self, database_url: str, *, now_us: Callable[[], int] = wall_us) -> None:
+        self.database = Database(database_url, now_us=now_us)
+        self.book = SqlBook(self.database)
+        self.accounts = Accounts(self.database)
+        self.organizations = Organizations(self.database)
+        self.keys = ApiKeys(self.database)
+        self.transactions = Transactions(self.database)
+        self.usage = UsageRecords(self.database)
+        self.summaries = Summaries(self.database)
+        self.admin_audit = AdminAudit(self.database)
+
+    async def bootstrap(self, admin_hash: str | None) -> Bootstrap:
+        """The bootstrap organization, its account and its admin key's hash; repeatable."""
+        return await self.organizations.bootstrap(admin_hash)
+
+    async def audit(self) -> list[Finding]:
+        """Recompute G4; empty is good. Runs beside traffic."""
+        return await asyncio.to_thread(audit, self.database.url)
+
+    async def close(self) -> None:
+        """Finish what is queued."""
+        await self.database.close()

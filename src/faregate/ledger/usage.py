@@ -1,0 +1,206 @@
+"""Usage records as they are read: filtered, by cursor, or one with everything that explains it."""
+
+from __future__ import annotations
+
+import builtins
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, Connection, RowMapping, or_, select, tuple_
+
+from faregate.core.price import PriceCard
+from faregate.errors import InvalidRequest, NotFound
+from faregate.ledger import tables
+from faregate.ledger.database import Database
+from faregate.ledger.dialect import json_has
+from faregate.ledger.posting import from_json
+from faregate.ledger.rows import COUNTS, load_card, price_lines
+
+_t = tables.usage_records.c
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageFilter:
+    """What to look at; None is no condition. Times are UTC microseconds, `end_us` is exclusive."""
+
+    organization_id: str | None
+    """None: all organizations, for those who stand above them."""
+    account_id: str | None = None
+    model: str | None = None
+    """The public or the upstream name."""
+    provider: str | None = None
+    context: Literal["customer", "system"] | None = None
+    agent: str | None = None
+    feature: str | None = None
+    key_id: str | None = None
+    attribution: Mapping[str, str] = field(default_factory=dict)
+    """By full name: user, tag.<name>, metadata.<name>."""
+    start_us: int | None = None
+    end_us: int | None = None
+
+    def conditions(self, columns: Any) -> list[ColumnElement[bool]]:
+        """All but time and attribution, for `usage_records` or `rollups`: the columns have the same names."""
+        names = ("organization_id", "account_id", "provider", "context", "agent", "feature", "key_id")
+        found = [columns[name] == getattr(self, name) for name in names if getattr(self, name) is not None]
+        if self.model is not None:
+            found.append(or_(columns.public_model == self.model, columns.model == self.model))
+        return found
+
+    def record_conditions(self, start_us: int | None, end_us: int | None) -> list[ColumnElement[bool]]:
+        """All of them, for `usage_records`, between two moments."""
+        found = self.conditions(_t)
+        found += [json_has(_t.tags, name, value) for name, value in sorted(self.attribution.items())]
+        if start_us is not None:
+            found.append(_t.occurred_us >= start_us)
+        if end_us is not None:
+            found.append(_t.occurred_us < end_us)
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageRecord:
+    """One line of what was used. An adjustment's amounts and counts are differences to its hold's first record."""
+
+    id: str
+    hold_id: str
+    is_adjustment: bool
+    kind: str
+    organization_id: str
+    account_id: str
+    key_id: str | None
+    request_id: str
+    entry_id: str | None
+    occurred_us: int
+    created_us: int
+    charge_microcredits: int
+    cost_usd: Decimal
+    context: str
+    endpoint: str
+    public_model: str
+    provider: str
+    provider_kind: str
+    model: str
+    usage: Mapping[str, object]
+    """As in core.usage.Usage, without Nones."""
+    tier: str
+    card_id: str | None
+    lines: tuple[tuple[str, Decimal, Decimal, Decimal], ...]
+    """Item, quantity, rate, amount (USD)."""
+    multiplier: Decimal
+    markup_percent: Decimal
+    credits_per_usd: Decimal
+    estimated: bool
+    outcome: str
+    status: int
+    stream: bool
+    duration_ms: int
+    attribution: Mapping[str, str]
+    description: str | None
+    raw_usage: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsagePage:
+    """Newest first. `next_cursor` None: there is no more."""
+
+    records: tuple[UsageRecord, ...]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageDetail:
+    """One record with its card, and the adjustment a late truth made."""
+
+    record: UsageRecord
+    adjustment: UsageRecord | None
+    card: PriceCard | None
+
+
+class UsageRecords:
+    """Reading usage."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def list(self, wanted: UsageFilter, *, limit: int, cursor: str | None = None) -> UsagePage:
+        """By time, newest first; as fast at any depth. Raises InvalidRequest for a cursor that is none."""
+        return await self._database.read(_list, wanted, limit, None if cursor is None else _parse(cursor))
+
+    async def get(self, reference: str, *, organization_id: str | None) -> UsageDetail:
+        """By usage id or request id. Raises NotFound."""
+        return await self._database.read(_get, reference, organization_id)
+
+
+def _list(conn: Connection, wanted: UsageFilter, limit: int, after: tuple[int, str] | None) -> UsagePage:
+    query = select(tables.usage_records).where(*wanted.record_conditions(wanted.start_us, wanted.end_us))
+    if after is not None:
+        query = query.where(tuple_(_t.occurred_us, _t.id) < after)
+    query = query.order_by(_t.occurred_us.desc(), _t.id.desc()).limit(limit + 1)
+    records = [read_record(row) for row in conn.execute(query).mappings()]
+    more = len(records) > limit
+    records = records[:limit]
+    return UsagePage(records=tuple(records), next_cursor=_cursor(records[-1]) if more and records else None)
+
+
+def _get(conn: Connection, reference: str, organization_id: str | None) -> UsageDetail:
+    row = _row(conn, _t.id == reference, organization_id) or _row(conn, _t.request_id == reference, organization_id)
+    if row is None:
+        raise NotFound("no such usage record")
+    both = select(tables.usage_records).where(_t.hold_id == row["hold_id"]).order_by(_t.is_adjustment)
+    records = [read_record(found) for found in conn.execute(both).mappings()]
+    adjustment = records[1] if len(records) > 1 else None
+    return UsageDetail(record=records[0], adjustment=adjustment, card=_card(conn, adjustment or records[0]))
+
+
+def _row(conn: Connection, match: ColumnElement[bool], organization_id: str | None) -> RowMapping | None:
+    query = select(tables.usage_records).where(match).order_by(_t.is_adjustment, _t.id).limit(1)
+    if organization_id is not None:
+        query = query.where(_t.organization_id == organization_id)
+    return conn.execute(query).mappings().first()
+
+
+def _card(conn: Connection, record: UsageRecord) -> PriceCard | None:
+    query = select(tables.cards.c.body).where(tables.cards.c.id == record.card_id)
+    body = conn.execute(query).scalar_one_or_none()
+    return None if body is None else load_card(body)
+
+
+def records_by_id(conn: Connection, ids: builtins.list[str]) -> dict[str, UsageRecord]:
+    """The records of these ids."""
+    query = select(tables.usage_records).where(_t.id.in_(ids))
+    return {row["id"]: read_record(row) for row in conn.execute(query).mappings()}
+
+
+_RENAMED = frozenset({"charge", "cost", "usage", "lines", "tags", "agent", "feature", "limit_keys", *COUNTS})
+
+
+def read_record(row: RowMapping) -> UsageRecord:
+    """A row as a record."""
+    counts = {name: row[name] for name in COUNTS if row[name] is not None}
+    own = {name: row[name] for name in ("agent", "feature") if row[name] is not None}
+    return UsageRecord(
+        **{name: value for name, value in row.items() if name not in _RENAMED},
+        charge_microcredits=row["charge"],
+        cost_usd=row["cost"],
+        usage={**counts, **from_json(row["usage"])},
+        lines=tuple(price_lines(row["lines"])),
+        attribution={**own, **{name: str(value) for name, value in from_json(row["tags"]).items()}},
+    )
+
+
+def _cursor(record: UsageRecord) -> str:
+    return urlsafe_b64encode(f"{record.occurred_us}:{record.id}".encode()).decode().rstrip("=")
+
+
+def _parse(cursor: str) -> tuple[int, str]:
+    try:
+        text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
+        occurred, _, record_id = text.partition(":")
+        if len(occurred) > 18 or not record_id.startswith("usage_"):
+            raise ValueError
+        return int(occurred), record_id
+    except ValueError:
+        raise InvalidRequest("cursor is not one of ours", param="cursor") from None

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+from tests.ledger.conftest import NOW_US, World
+
+from faregate.core.price import LongContext, PriceCard
+from faregate.errors import InvalidRequest, NotFound
+from faregate.ledger.usage import UsageFilter, UsageRecords
+
+CARD = PriceCard(
+    id="card_1",
+    provider="openai",
+    model="gpt-4.1-mini",
+    rates={"input": Decimal("0.0000004")},
+    tiers={"flex": {"input": Decimal("0.0000002")}},
+    long_context=(LongContext(above=200_000, rates={"input": Decimal("0.0000008")}),),
+    source="supplement",
+)
+
+
+def _all(world: World, **wanted: object) -> UsageFilter:
+    return UsageFilter(organization_id=world.organization_id, **wanted)  # type: ignore[arg-type]
+
+
+async def _ids(world: World, **wanted: object) -> list[str]:
+    page = await UsageRecords(world.database).list(_all(world, **wanted), limit=100)
+    return [record.request_id for record in page.records]
+
+
+async def test_a_record_comes_back_as_it_was(world: World) -> None:
+    record = world.record(
+        400,
+        cost_usd=Decimal("0.000000400000000000000001"),
+        card=CARD,
+        lines=(("input", "1", "0.0000004", "0.0000004"), ("fee", "3", "1", "2.5")),
+        usage={"input_tokens": 1, "output_tokens": 0, "audio_seconds": "1.5"},
+        attribution={"agent": "a", "feature": "f", "user": "u", "tag.team": "x"},
+        estimated=True,
+        raw_usage='{"prompt_tokens":1}',
+    )
+    committed = await world.book.commit(record)
+    found = await UsageRecords(world.database).get(committed.usage_id, organization_id=world.organization_id)
+    got = found.record
+    assert (got.cost_usd, got.charge_microcredits, got.estimated) == (record.cost_usd, 400, True)
+    assert got.usage == record.usage
+    assert got.attribution == record.attribution
+    assert got.lines[0] == ("input", Decimal(1), Decimal("0.0000004"), Decimal("0.0000004"))
+    assert got.lines[1] == ("fee", Decimal(3), Decimal(1), Decimal("2.5"))
+    assert (found.card, found.adjustment) == (CARD, None)
+
+
+async def test_one_record_by_request_id_with_its_adjustment(world: World) -> None:
+    guess = world.record(10, kind="unconfirmed", request_id="req_7")
+    await world.book.commit(guess)
+    await world.book.commit(replace(guess, kind="actual", charge_microcredits=4, card=CARD))
+    found = await UsageRecords(world.database).get("req_7", organization_id=None)
+    assert found.record.charge_microcredits == 10
+    assert found.adjustment is not None
+    assert found.adjustment.charge_microcredits == -6
+    assert found.card == CARD
+
+
+async def test_another_organizations_record_does_not_exist(world: World) -> None:
+    committed = await world.book.commit(world.record())
+    with pytest.raises(NotFound):
+        await UsageRecords(world.database).get(committed.usage_id, organization_id="org_other")
+    page = await UsageRecords(world.database).list(UsageFilter(organization_id="org_other"), limit=5)
+    assert page.records == ()
+
+
+async def test_pages_by_cursor_are_complete_and_in_order(world: World) -> None:
+    for place in range(25):
+        await world.book.commit(world.record(1, request_id=f"r{place}", occurred_at_us=NOW_US + place // 3))
+    seen: list[str] = []
+    cursor = None
+    while True:
+        page = await UsageRecords(world.database).list(_all(world), limit=4, cursor=cursor)
+        seen += [record.request_id for record in page.records]
+        if (cursor := page.next_cursor) is None:
+            break
+    assert len(seen) == len(set(seen)) == 25
+    assert seen[0] in {"r24", "r23"}
+    assert set(seen[-3:]) == {"r0", "r1", "r2"}
+
+
+async def test_a_deep_page_uses_the_index(world: World) -> None:
+    sql = (
+        "EXPLAIN QUERY PLAN SELECT * FROM usage_records WHERE organization_id = ? AND"
+        " (occurred_us, id) < (?, ?) ORDER BY occurred_us DESC, id DESC LIMIT 5"
+    )
+
+    plan = await world.database.read(lambda conn: [str(row[3]) for row in conn.exec_driver_sql(sql, ("o", 1, "x"))])
+    assert plan == [
+        "SEARCH usage_records USING INDEX ix_usage_records_organization_id_occurred_us_id"
+        " (organization_id=? AND (occurred_us,id)<(?,?))"
+    ]
+
+
+@pytest.mark.parametrize("cursor", ["x", "!!!!", "MTox", "é"])
+async def test_a_cursor_that_is_none(world: World, cursor: str) -> None:
+    with pytest.raises(InvalidRequest):
+        await UsageRecords(world.database).list(_all(world), limit=4, cursor=cursor)
+
+
+async def test_filters(world: World) -> None:
+    odd = '"; DROP TABLE entries; --'
+    await world.book.commit(world.record(1, request_id="a", attribution={"agent": "x", "tag.team": odd}))
+    await world.book.commit(world.record(1, request_id="b", public_model="slow", key_id="k2", provider="azure"))
+    await world.book.commit(world.record(1, request_id="c", account_id=world.other_account_id, context="system"))
+    await world.book.commit(world.record(1, request_id="d", occurred_at_us=NOW_US - 1, model="gpt-5"))
+    assert await _ids(world, agent="x") == ["a"]
+    assert await _ids(world, attribution={"tag.team": odd}) == ["a"]
+    assert await _ids(world, attribution={odd: "1"}) == []
+    assert await _ids(world, model="slow") == await _ids(world, key_id="k2") == ["b"]
+    assert await _ids(world, model="gpt-5") == await _ids(world, end_us=NOW_US) == ["d"]
+    assert await _ids(world, account_id=world.other_account_id) == await _ids(world, context="system") == ["c"]
+    assert await _ids(world, start_us=NOW_US, provider="azure") == ["b"]

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import pytest
+from tests.ledger.conftest import World
+
+from faregate.errors import BookRefused
+from faregate.ledger.commit import write_batch
+from faregate.ledger.windows import kind_of, parse_key
+
+
+def test_a_key_names_its_limit_and_window() -> None:
+    assert parse_key("key_ab.credits.month:1790000000") == ("key_ab.credits.month", 1_790_000_000)
+    assert kind_of("key_ab.tokens.day") == "tokens"
+    assert kind_of("key_ab.minute.requests") == "requests"
+
+
+@pytest.mark.parametrize(
+    "bad", ["", "k.credits.day", "k.credits.day:", "k.credits.day:-1", "k.day:5", "k.credits.day:²"]
+)
+def test_keys_that_cannot_be_read(bad: str) -> None:
+    with pytest.raises(BookRefused):
+        parse_key(bad)
+
+
+async def test_a_batch_moves_each_window_once(world: World) -> None:
+    records = [world.record(5, limit_keys=("k.credits.day:0",)) for _ in range(4)]
+    answers = await world.database.write(lambda conn: write_batch(conn, records, world.now.us))
+    assert {(answer.snapshot.limits[0].used, answer.snapshot.limits[0].seq) for answer in answers} == {(20, 1)}
+
+
+async def test_concurrency_does_not_count(world: World) -> None:
+    await world.book.commit(world.record(5, limit_keys=("k.concurrency.total:0",)))
+    rows = await world.database.read(lambda conn: conn.exec_driver_sql("SELECT * FROM limit_windows").all())
+    assert rows == []
