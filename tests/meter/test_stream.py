@@ -136,6 +136,21 @@ def test_reading_in_mid_stream_changes_nothing() -> None:
     assert meter.events == 1
 
 
+def test_an_unterminated_delta_is_counted_once() -> None:
+    meter = chat()
+    meter.feed(delta("hi").rstrip())
+    assert [meter.reading(200, {}).delivered_tokens for _ in range(3)] == [1, 1, 1]
+    meter.feed(b"\n\n")
+    assert meter.reading(200, {}).delivered_tokens == 1
+
+
+def test_an_error_is_never_dropped_with_its_usage() -> None:
+    stream = chunk(choices=[], usage=usage(1, 1), error={"code": 502, "message": "m"})
+    passed, _, reading = run(chat(drop_usage_chunk=True), [stream])
+    assert passed == stream
+    assert reading.error is not None
+
+
 def test_a_provider_without_done_ends_with_its_finish_reason() -> None:
     finish = delta("x", "stop", usage=usage(26, 3))
     _passed, last, reading = run(chat("perplexity"), [delta("x", usage=usage(26, 1)), finish])
