@@ -1,25 +1,28 @@
 """The composition root: builds every adapter from the settings, wires the flow, and starts and stops it in order.
 
-    start   schema -> admin key -> Redis -> dead journals' holds back in Redis -> their truths into the book -> traffic
-    stop    no new calls (the server sees to it) -> calls end -> commits end -> journal empty -> book and Redis closed
+start   schema -> admin key -> Redis -> dead journals' holds back in Redis -> their truths into the book -> traffic
+stop    no new calls (the server sees to it) -> calls end -> commits end -> journal empty -> book and Redis closed
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 
 class AccountResolver:
     def __init__(self, a: object) -> None: ...
     async def resolve(self, p: Any, n: str | None) -> str:
         return p.account_id or p.default_account_id
+
 
 from faregate.auth.keys import hash_secret, make_admin
 from faregate.auth.principals import Principals
@@ -131,7 +134,7 @@ class Runtime:
         settings, chosen = self.settings, self.settings.credits
         self.upstream = Upstream()
         providers = build_providers(settings.providers, self.upstream, meter_for)
-        kinds = {name: provider.kind for name, provider in providers.items()}
+        kinds = {name: providers[name].kind for name in settings.providers}
         entries = price_file.read(settings.prices) if settings.prices is not None else ()
         self.catalog = LayeredCatalog(entries, kinds=kinds, unpriced=chosen.unpriced)
         self.router = ModelRouter(
@@ -207,7 +210,9 @@ class Runtime:
         """An evicting Redis would forget holds in silence."""
         reply = await self.pipe.command((b"CONFIG", b"GET", b"maxmemory-policy"), 1.0)
         if len(reply) == 2 and reply[1] != b"noeviction":
-            self.metrics.trouble("eviction", f"Redis evicts keys ({reply[1].decode()}): set maxmemory-policy noeviction")
+            self.metrics.trouble(
+                "eviction", f"Redis evicts keys ({reply[1].decode()}): set maxmemory-policy noeviction"
+            )
 
     async def stop(self) -> None:
         """After the last call: end what is ending, and leave an empty journal."""
@@ -233,7 +238,7 @@ def _report(task: asyncio.Task[None]) -> None:
         log.error("a background loop ended", exc_info=error)
 
 
-def build(runtime: Runtime) -> Starlette:
+def build(runtime: Runtime) -> ASGIApp:
     """The ASGI application of one worker."""
 
     @asynccontextmanager
@@ -244,16 +249,32 @@ def build(runtime: Runtime) -> Starlette:
         finally:
             await runtime.stop()
 
-    return Starlette(routes=_routes(runtime), lifespan=lifespan)
+    return Front(Starlette(routes=_routes(runtime), lifespan=lifespan), _endpoints(runtime))
+
+
+class Front:
+    """The data plane's POSTs go straight to their endpoints; everything else takes Starlette's way."""
+
+    def __init__(self, rest: ASGIApp, endpoints: Mapping[str, ASGIApp]) -> None:
+        self._rest = rest
+        self._endpoints = endpoints
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = None
+        if scope["type"] == "http" and scope["method"] == "POST":
+            endpoint = self._endpoints.get(scope["path"])
+        await (endpoint or self._rest)(scope, receive, send)
+
+
+def _endpoints(runtime: Runtime) -> dict[str, ASGIApp]:
+    most = runtime.settings.server.max_body_bytes
+    return {
+        path: Endpoint(name, runtime.flow, runtime.metrics, max_body_bytes=most) for path, name in DATA_PLANE.items()
+    }
 
 
 def _routes(runtime: Runtime) -> list[BaseRoute]:
-    most = runtime.settings.server.max_body_bytes
-    calls: list[BaseRoute] = []
-    for path, name in DATA_PLANE.items():
-        endpoint: Any = Endpoint(name, runtime.flow, runtime.metrics, max_body_bytes=most)
-        calls.append(Route(path, endpoint, methods=["POST"]))
-    return calls
+    return []
 
 
 def prepare(settings: Settings) -> None:

@@ -20,7 +20,8 @@ from faregate.core.limits import rate_limit_headers
 from faregate.core.money import credits, plain
 from faregate.core.price import Cost
 from faregate.core.truth import Outcome, finished_record, progress_microcredits
-from faregate.errors import FaregateError, InvalidApiKey, StoreUnavailable, UpstreamError
+from faregate.core.usage import Reading
+from faregate.errors import FaregateError, InsufficientCredits, InvalidApiKey, StoreUnavailable, UpstreamError
 from faregate.owner import Held, Owner
 from faregate.ports import (
     Accounts,
@@ -39,7 +40,7 @@ from faregate.ports import (
     Router,
 )
 
-_RETRYABLE = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 _ELSEWHERE = frozenset({401, 403, 404})
 """Refusals that are about this provider, not about the call: the next candidate may serve it."""
 _BACKOFF_S = 0.25
@@ -59,15 +60,19 @@ class Attempt:
     cut: bool = False
     """We stopped reading: the client left (policy `cancel`), or the hold was lost."""
     broke: UpstreamError | None = None
+    ended: Reading | None = None
+    """What the meter said once the body had ended."""
+
+    def reading(self) -> Reading:
+        """What is known of it now."""
+        return self.ended or self.meter.reading(self.answer.status, self.answer.headers)
 
     def outcome(self) -> Outcome:
         """How it stands."""
-        reading = self.meter.reading(self.answer.status, self.answer.headers)
-        broke = self.broke is not None
         return Outcome(
             status=self.answer.status,
-            reading=reading,
-            broke=broke,
+            reading=self.reading(),
+            broke=self.broke is not None,
             client_gone=self.client_gone,
             cut=self.cut,
         )
@@ -76,7 +81,7 @@ class Attempt:
         """Not to be repeated: it succeeded, it is the call's own fault, or the provider counted something."""
         if self.cut or (self.broke is None and self.answer.status not in _RETRYABLE | _ELSEWHERE):
             return True
-        usage = self.outcome().reading.usage
+        usage = self.reading().usage
         return usage is not None and bool(usage.input_tokens or usage.output_tokens)
 
 
@@ -228,6 +233,7 @@ class Flow:
             reply.on_gone(None)
             inside.held.progress = inside.held.on_cut = None
             await answer.close()
+            attempt.ended = attempt.reading()
 
     def _watch(self, inside: Admission, attempt: Attempt, reply: Reply) -> None:
         """While the answer comes: the heartbeat asks for its worth, and it may have to be stopped."""
@@ -244,7 +250,7 @@ class Flow:
 
         inside.held.on_cut = cut
         inside.held.progress = lambda: progress_microcredits(
-            attempt.outcome().reading, call, candidate, inside.estimate, inside.principal
+            attempt.reading(), call, candidate, inside.estimate, inside.principal
         )
         if call.stream or attempt.provider.on_disconnect == "cancel":
             reply.on_gone(gone)
@@ -337,6 +343,8 @@ class Flow:
         provider = self._providers[candidate.provider]
         hold = replace(inside.held.hold, microcredits=inside.held.microcredits)
         cap = self._estimator.output_cap(inside.call, (candidate,), inside.principal, inside.estimate, hold)
+        if cap == 0:
+            raise InsufficientCredits(inside.estimate.floor_microcredits, hold.microcredits)
         answer = await provider.send(inside.call, candidate, cap)
         meter = provider.meter(inside.call, answer)
         return Attempt(candidate=candidate, provider=provider, answer=answer, meter=meter, cap=cap)
@@ -356,7 +364,7 @@ def _unfinished(inside: Admission, attempt: Attempt) -> FaregateError | None:
     """A stream that ended without its end must not look finished."""
     if attempt.cut:
         return StoreUnavailable("the hold of this call was lost")
-    reading = attempt.outcome().reading
+    reading = attempt.reading()
     if inside.call.stream and attempt.answer.status < 400 and not reading.complete and reading.error is None:
         return UpstreamError("the provider's stream ended before it was complete")
     return None

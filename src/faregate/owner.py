@@ -57,9 +57,10 @@ class _Closed:
     """A close of the last deadline, to be sent again if Redis turns out to have lost its tail."""
 
     at: float
-    held: Held
+    hold: Hold
     snapshot: Snapshot | None
-    """None: it was released."""
+    released: Held | None = None
+    """Set when it ended without a record."""
 
 
 class Owner:
@@ -186,7 +187,7 @@ class Owner:
     async def _release(self, held: Held) -> None:
         answer = await self._persist(lambda: self._gate.release(held.hold))
         if answer == "ok":
-            self._recent.append(_Closed(self._clock.monotonic(), held, None))
+            self._recent.append(_Closed(self._clock.monotonic(), held.hold, None, held))
             self._forget(held)
         else:
             await self._close(held, zero_record(held.intent))
@@ -201,7 +202,7 @@ class Owner:
         held.state = "ending"
         snapshot = committed.snapshot
         await self._persist(lambda: self._gate.settle(held.hold, snapshot, held.hold.bucket))
-        self._recent.append(_Closed(self._clock.monotonic(), held, snapshot))
+        self._recent.append(_Closed(self._clock.monotonic(), held.hold, snapshot))
         self._forget(held)
         return committed
 
@@ -262,7 +263,7 @@ class Owner:
             self._recent.popleft()
         keep = [held for held in self._live.values() if held.state in ("held", "forwarded", "learned")]
         doubtful = [held for held in self._live.values() if held.state == "doubtful"]
-        buckets = {held.hold.bucket for held in keep} | {closed.held.hold.bucket for closed in self._recent}
+        buckets = {held.hold.bucket for held in keep} | {closed.hold.bucket for closed in self._recent}
         answers, epochs = await self._gate.beat([self._beat_of(held) for held in keep], buckets)
         for held, answer in zip(keep, answers, strict=True):
             await self._hear(held, answer)
@@ -293,11 +294,11 @@ class Owner:
         self._epochs = epochs
         if not changed:
             return
-        for closed in [c for c in self._recent if c.held.hold.bucket in changed]:
+        for closed in [c for c in self._recent if c.hold.bucket in changed]:
             if closed.snapshot is not None:
-                await self._gate.settle(closed.held.hold, closed.snapshot, closed.held.hold.bucket)
-            elif await self._gate.release(closed.held.hold) == "swept":
-                await self._close(closed.held, zero_record(closed.held.intent))
+                await self._gate.settle(closed.hold, closed.snapshot, closed.hold.bucket)
+            elif closed.released is not None and await self._gate.release(closed.hold) == "swept":
+                await self._close(closed.released, zero_record(closed.released.intent))
 
     async def _undoubt(self, held: Held) -> None:
         """An unanswered reserve: released until two answers a heartbeat apart say that nothing is there."""

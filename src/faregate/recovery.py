@@ -11,7 +11,7 @@ Holds are put back into Redis first, before this process takes traffic; the book
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -28,17 +28,21 @@ _MOST_DUE = 256
 class LeftOver(Protocol):
     """One hold in a dead process's journal."""
 
-    intent: Record
-    hold: Hold | None
-    progress_microcredits: int
-    learned: Record | None
+    @property
+    def intent(self) -> Record: ...
+    @property
+    def hold(self) -> Hold | None: ...
+    @property
+    def progress_microcredits(self) -> int: ...
+    @property
+    def learned(self) -> Record | None: ...
 
 
 class DeadJournal(Protocol):
     """A dead process's journal, locked by us."""
 
     @property
-    def left(self) -> dict[str, LeftOver]: ...
+    def left(self) -> Mapping[str, LeftOver]: ...
 
     def closed(self, hold_id: str) -> None: ...
 
@@ -106,9 +110,7 @@ class Recovery:
             await self._commit(left.learned, left.hold)
         elif left.hold is not None:
             intent = replace(left.intent, limit_keys=_counted(left.hold))
-            record = unconfirmed_record(
-                intent, left.progress_microcredits, left.hold.microcredits, self._policy
-            )
+            record = unconfirmed_record(intent, left.progress_microcredits, left.hold.microcredits, self._policy)
             await self._commit(record, left.hold)
         else:
             stub = _stub(left.intent)
@@ -125,7 +127,9 @@ class Recovery:
         """One pass over all buckets. Only what was due on two passes a heartbeat apart is closed. How many were."""
         now = self._clock.monotonic()
         due = await asyncio.gather(*(self._gate.due(bucket, self._name, _MOST_DUE) for bucket in BUCKETS))
-        found = {(account, hold): bucket for bucket, members in zip(BUCKETS, due, strict=True) for account, hold in members}
+        found = {
+            (account, hold): bucket for bucket, members in zip(BUCKETS, due, strict=True) for account, hold in members
+        }
         self._seen = {member: self._seen.get(member, now) for member in found}
         closed = 0
         for (account_id, hold_id), bucket in found.items():

@@ -77,6 +77,7 @@ def decode_card(raw: Mapping[str, Any]) -> PriceCard:
     known = {f.name: raw[f.name] for f in fields(PriceCard) if f.name in raw}
     known["rates"] = _rates(raw["rates"])
     known["tiers"] = {tier: _rates(rates) for tier, rates in raw.get("tiers", {}).items()}
+    known["modifiers"] = _rates(raw.get("modifiers", {}))
     known["long_context"] = _long_context(raw.get("long_context", ()))
     known["tier_long_context"] = {t: _long_context(v) for t, v in raw.get("tier_long_context", {}).items()}
     if known.get("effective_from"):

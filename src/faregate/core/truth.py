@@ -17,6 +17,7 @@ from faregate.core.money import charge_microcredits
 from faregate.core.price import Cost
 from faregate.core.pricing import price
 from faregate.core.usage import Reading, Usage
+from faregate.errors import FaregateError
 
 TIERS = {"flex": "flex", "priority": "priority", "fast": "priority", "batch": "batch"}
 """Served tiers that have rates of their own; every other word means the default."""
@@ -88,8 +89,11 @@ def finished_record(
     if usage is None:
         return None
     reading = outcome.reading
-    tier = TIERS.get(reading.service_tier or "", "default")
-    cost = price(candidate.card, usage, tier=tier)
+    try:
+        cost = _priced(candidate, usage, reading)
+    except FaregateError:  # Counts that cannot be, or a class without a rate: the call is owed for all the same.
+        usage, estimated = _filled(Usage(), reading, call, estimate), True
+        cost = price(candidate.card, usage)
     record = replace(
         intent,
         kind="actual",
@@ -98,7 +102,7 @@ def finished_record(
         model=reading.model or candidate.model,
         card=candidate.card,
         usage=usage_fields(usage),
-        tier=tier,
+        tier=cost.tier,
         cost_usd=cost.usd,
         charge_microcredits=charge_microcredits(
             cost.usd, principal.credits_per_usd, principal.markup_percent, call.multiplier
@@ -110,6 +114,20 @@ def finished_record(
         raw_usage=reading.raw_usage.decode("utf-8", "replace") or None,
     )
     return record, cost
+
+
+def _priced(candidate: Candidate, usage: Usage, reading: Reading) -> Cost:
+    """On the tier, speed and geography that were served."""
+    if "request" in candidate.card.rates and usage.requests is None:
+        usage = replace(usage, requests=1)
+    return price(
+        candidate.card,
+        usage,
+        tier=TIERS.get(reading.service_tier or "", "default"),
+        speed=reading.speed,
+        geo=reading.inference_geo,
+        provider_cost_usd=reading.provider_cost_usd,
+    )
 
 
 def _word(outcome: Outcome) -> str:

@@ -11,6 +11,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import hiredis
@@ -22,7 +23,14 @@ from faregate.errors import StoreUnavailable
 
 Arg = str | bytes | int
 
+_TICK_S = 0.025
 _RECONNECT_S = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
+
+
+@dataclass(slots=True)
+class _Call:
+    future: asyncio.Future[Any]
+    deadline: float
 
 
 class Pipe:
@@ -39,34 +47,37 @@ class Pipe:
         self._connecting: asyncio.Task[None] | None = None
         self._failures = 0
         self._retry_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self._outgoing: list[bytes] = []
-        self._queued: deque[asyncio.Future[Any]] = deque()
-        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._queued: deque[_Call] = deque()
+        self._waiting: deque[_Call] = deque()
 
     async def run(self, name: str, keys: Sequence[str], args: Sequence[Arg], timeout_s: float) -> Any:
         """Run a script. Raises StoreUnavailable when no reply came in time."""
         script = self.scripts[name]
+        call = (b"EVALSHA", script.sha, len(keys), *keys, *args)
         try:
-            return await self.command((b"EVALSHA", script.sha, len(keys), *keys, *args), timeout_s)
-        except NoScriptError:
-            await self.command((b"SCRIPT", b"LOAD", script.source), timeout_s)
-            return await self.command((b"EVALSHA", script.sha, len(keys), *keys, *args), timeout_s)
+            try:
+                return await self.command(call, timeout_s)
+            except NoScriptError:
+                await self.command((b"SCRIPT", b"LOAD", script.source), timeout_s)
+                return await self.command(call, timeout_s)
+        except ResponseError as error:  # READONLY after a failover, OOM, MOVED, ...: the store's trouble, not the caller's
+            raise StoreUnavailable(f"the credit store refused ({type(error).__name__})", retry_after_s=1) from error
 
     async def command(self, parts: tuple[Arg, ...], timeout_s: float) -> Any:
         """Send any command. Error replies are raised as redis-py's classes."""
         loop = asyncio.get_running_loop()
         if len(self._waiting) + len(self._queued) >= self._max_waiting:
             raise StoreUnavailable("the credit store is overloaded", retry_after_s=1)
-        future: asyncio.Future[Any] = loop.create_future()
+        call = _Call(loop.create_future(), loop.time() + timeout_s)
         if not self._queued:
             loop.call_soon(self._flush)
-        self._queued.append(future)
+        if self._timer is None:
+            self._timer = loop.call_later(_TICK_S, self._tick)
+        self._queued.append(call)
         self._outgoing.append(hiredis.pack_command(parts))  # type: ignore[arg-type]  # the stub knows one length only
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await future
-        except TimeoutError:
-            raise StoreUnavailable("the credit store did not answer in time", retry_after_s=1) from None
+        return await call.future
 
     async def connect(self) -> None:
         """Connect now. Raises StoreUnavailable."""
@@ -77,12 +88,26 @@ class Pipe:
     async def close(self) -> None:
         """Fail what is waiting and hang up."""
         self._fail("the credit store connection is closed")
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for task in (self._reader, self._connecting):
             if task is not None:
                 task.cancel()
         if self._connection is not None:
             await self._connection.disconnect(nowait=True)
             self._connection = None
+
+    def _tick(self) -> None:
+        """One timer for all calls: a time-out of its own for each would cost more than the call."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(_TICK_S, self._tick) if self._waiting or self._queued else None
+        now = loop.time()
+        for queue in (self._waiting, self._queued):
+            for call in queue:
+                if call.deadline <= now and not call.future.done():
+                    error = StoreUnavailable("the credit store did not answer in time", retry_after_s=1)
+                    call.future.set_exception(error)
 
     def _flush(self) -> None:
         if self._connection is None:
@@ -91,9 +116,7 @@ class Pipe:
         data, self._outgoing = self._outgoing, []
         self._waiting.extend(self._queued)
         self._queued.clear()
-        writer = (
-            self._connection._writer
-        )  # send_packed_command would make each tick's write a task of its own
+        writer = self._connection._writer  # send_packed_command would make each tick's write a task of its own
         if writer is None:
             self._lost("the credit store hung up")
             return
@@ -111,7 +134,7 @@ class Pipe:
     async def _connect(self) -> None:
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
-            await connection.connect()
+            await connection.connect()  # type: ignore[no-untyped-call]
             for script in self.scripts.values():
                 await connection.send_command(b"SCRIPT", b"LOAD", script.source)
             for _ in self.scripts:
@@ -136,9 +159,12 @@ class Pipe:
             except ResponseError as error:
                 reply = error
             except (RedisError, OSError) as error:
-                self._lost(f"the credit store hung up ({type(error).__name__})")
+                if self._connection is connection:
+                    self._lost(f"the credit store hung up ({type(error).__name__})")
                 return
-            future = waiting.popleft()
+            if self._connection is not connection:
+                return
+            future = waiting.popleft().future
             if future.done():
                 continue
             if isinstance(reply, Exception):
@@ -156,7 +182,7 @@ class Pipe:
         self._outgoing.clear()
         for queue in (self._waiting, self._queued):
             while queue:
-                future = queue.popleft()
+                future = queue.popleft().future
                 if not future.done():
                     future.set_exception(StoreUnavailable(why, retry_after_s=1))
 

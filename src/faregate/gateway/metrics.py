@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics import MetricWrapperBase
 
 from faregate.core.call import Record
 
@@ -18,7 +20,8 @@ class Metrics:
 
     def __init__(self, worker: str) -> None:
         self.registry = CollectorRegistry()
-        kept = {"registry": self.registry}
+        kept: Any = {"registry": self.registry}
+        self._children: dict[tuple[MetricWrapperBase, tuple[str, ...]], Any] = {}
         self._calls = Counter(
             "faregate_calls_total", "Calls that ended with a record.", ["provider", "endpoint", "outcome"], **kept
         )
@@ -37,15 +40,23 @@ class Metrics:
         Gauge("faregate_worker_info", "This worker.", ["worker"], **kept).labels(worker).set(1)
 
     def call_ended(self, record: Record, duration_s: float) -> None:
-        self._calls.labels(record.provider, record.endpoint, record.outcome).inc()
-        self._duration.labels(record.provider, record.endpoint).observe(duration_s)
-        self._charged.labels(record.provider).inc(record.charge_microcredits / 1e6)
+        provider, endpoint = record.provider, record.endpoint
+        self._child(self._calls, provider, endpoint, record.outcome).inc()
+        self._child(self._duration, provider, endpoint).observe(duration_s)
+        self._child(self._charged, provider).inc(record.charge_microcredits / 1e6)
         for name in ("input", "output"):
             count = record.usage.get(f"{name}_tokens")
             if isinstance(count, int) and count > 0:
-                self._tokens.labels(record.provider, name).inc(count)
+                self._child(self._tokens, provider, name).inc(count)
         if record.estimated:
-            self._estimated.labels(record.provider).inc()
+            self._child(self._estimated, provider).inc()
+
+    def _child(self, metric: MetricWrapperBase, *labels: str) -> Any:
+        """`metric.labels` takes a lock and checks its arguments each time."""
+        found = self._children.get((metric, labels))
+        if found is None:
+            found = self._children[metric, labels] = metric.labels(*labels)
+        return found
 
     def call_refused(self, code: str) -> None:
         self._refused.labels(code).inc()

@@ -53,7 +53,9 @@ class FileJournal:
     forwarded before can still be learned and closed.
     """
 
-    def __init__(self, directory: Path, boot_id: str, *, max_bytes: int = 1 << 30, segment_bytes: int = 64 << 20) -> None:
+    def __init__(
+        self, directory: Path, boot_id: str, *, max_bytes: int = 1 << 30, segment_bytes: int = 64 << 20
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._directory = directory
         self._boot_id = boot_id

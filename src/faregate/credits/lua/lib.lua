@@ -7,7 +7,8 @@
 -- A value of another version is left alone (two releases side by side).
 --
 -- Limit windows `fg:{bNNN}:lim:<limit>:<window start>` are hashes: used, seq (absolutes from the book), held, extra
--- (admitted requests that ended without a record: not given back).
+-- (admitted requests that ended without a record: not given back), epoch (in which used was last known to be right: a
+-- lost tail brings back an older one).
 
 local function clock()
   local t = redis.call('TIME')
@@ -45,6 +46,11 @@ local function share_of(kind, hold)
   return '1'
 end
 
+--- An amount's negative for HINCRBY, which refuses "-0" (a hold of nothing: a free model).
+local function minus(amount)
+  return string.format('%.0f', 0 - tonumber(amount))
+end
+
 local LIMIT_IDLE_MS = 7 * 24 * 3600 * 1000
 
 --- Count a hold in (sign 1) or out (sign -1) of its limit windows. Going out never creates a window.
@@ -52,7 +58,7 @@ local function move_limits(hold, sign, released)
   for key, kind in string.gmatch(hold.limits, '([^,=]+)=(%a)') do
     if sign > 0 or redis.call('EXISTS', key) == 1 then
       local amount = share_of(kind, hold)
-      redis.call('HINCRBY', key, 'held', sign > 0 and amount or ('-' .. amount))
+      redis.call('HINCRBY', key, 'held', sign > 0 and amount or minus(amount))
       if released and kind == 'r' then redis.call('HINCRBY', key, 'extra', 1) end
       if redis.call('PTTL', key) < 0 then redis.call('PEXPIRE', key, LIMIT_IDLE_MS) end
     end
@@ -67,7 +73,7 @@ end
 local function drop_hold(acct, holds, due, member, id, hold, epoch, released)
   redis.call('HDEL', holds, id)
   redis.call('ZREM', due, member)
-  if warm(acct, epoch) then redis.call('HINCRBY', acct, 'held', '-' .. hold.amount) end
+  if warm(acct, epoch) then redis.call('HINCRBY', acct, 'held', minus(hold.amount)) end
   move_limits(hold, -1, released)
 end
 

@@ -26,6 +26,7 @@ for i = next_arg, #ARGV, 4 do
   if not have or tonumber(have) < tonumber(ARGV[i + 2]) then
     redis.call('HSET', ARGV[i], 'used', ARGV[i + 1], 'seq', ARGV[i + 2])
   end
+  redis.call('HSET', ARGV[i], 'epoch', gate.epoch)
   redis.call('PEXPIREAT', ARGV[i], ARGV[i + 3])
 end
 

@@ -7,8 +7,8 @@
 -- Reply {ok, granted, tokens, rest of each limit...} · {duplicate, granted, tokens} · {swept} · {recheck} · {cold, ticket} · {grace, ms}
 --       {refresh} · {window, now ms} · {insufficient, available} · {limited, index, retry ms}
 --
--- A window that is missing is new when it began after this gate did (nothing can have been booked in it unseen);
--- else the book must be read: cold.
+-- A window that is missing (or of another epoch) is new when it began after this gate did: nothing can have been
+-- booked in it unseen. Else the book must be read: cold. A key's rev counts only in the epoch it was told in.
 
 local FIRST_LIMIT = 15
 local now, now_us = clock()
@@ -22,7 +22,7 @@ if text then
   return { 'duplicate', hold.amount, hold.tokens }
 end
 
-if ARGV[4] ~= '' and redis.call('GET', KEYS[5]) ~= ARGV[4] then return { 'recheck' } end
+if ARGV[4] ~= '' and redis.call('GET', KEYS[5]) ~= ARGV[4] .. ':' .. gate.epoch then return { 'recheck' } end
 
 local a = redis.call('HMGET', KEYS[2], 'posted', 'held', 'overdraft', 'fresh_until', 'epoch', 'gated')
 if not a[1] or a[5] ~= gate.epoch then return { 'cold', gate.ticket } end
@@ -39,12 +39,9 @@ local rests = {}
 for i = FIRST_LIMIT, #ARGV, 5 do
   local kind, starts, ends = ARGV[i + 1], tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4])
   if now < starts or now >= ends then return { 'window', tostring(now) } end
-  local l = redis.call('HMGET', ARGV[i], 'used', 'held', 'extra')
-  local used = tonumber(l[1])
-  if not used then
-    if kind ~= 'n' and gate.since > starts then return { 'cold', gate.ticket } end
-    used = 0
-  end
+  local l = redis.call('HMGET', ARGV[i], 'used', 'held', 'extra', 'epoch')
+  if kind ~= 'n' and l[4] ~= gate.epoch and gate.since >= starts then return { 'cold', gate.ticket } end
+  local used = tonumber(l[1] or 0)
   local rest = tonumber(ARGV[i + 2]) - used - tonumber(l[2] or 0) - tonumber(l[3] or 0)
   rests[#rests + 1] = rest
   if kind == 'c' then
@@ -77,7 +74,11 @@ local limits = {}
 for i = FIRST_LIMIT, #ARGV, 5 do
   local key, kind, starts, ends = ARGV[i], ARGV[i + 1], ARGV[i + 3], tonumber(ARGV[i + 4])
   limits[#limits + 1] = key .. '=' .. kind
-  if redis.call('HEXISTS', key, 'used') == 0 then redis.call('HSET', key, 'used', '0', 'seq', '0') end
+  if redis.call('HGET', key, 'epoch') ~= gate.epoch then
+    redis.call('HSETNX', key, 'used', '0')
+    redis.call('HSETNX', key, 'seq', '0')
+    redis.call('HSET', key, 'epoch', gate.epoch)
+  end
   redis.call('PEXPIREAT', key, string.format('%.0f', starts == '0' and now + LIMIT_IDLE_MS or ends + LIMIT_IDLE_MS))
 end
 local hold = {
