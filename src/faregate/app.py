@@ -18,12 +18,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 
-class AccountResolver:
-    def __init__(self, a: object) -> None: ...
-    async def resolve(self, p: Any, n: str | None) -> str:
-        return p.account_id or p.default_account_id
-
-
+from faregate.auth.accounts import AccountResolver
 from faregate.auth.keys import hash_secret, make_admin
 from faregate.auth.principals import Principals
 from faregate.auth.scopes import require

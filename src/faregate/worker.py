@@ -1,4 +1,4 @@
-"""One worker process: `python -m faregate.worker '{"config": …, "overrides": …, "fd": …}'`, started by `serving.Parent`."""
+"""One worker process: `python -m faregate.worker '{"config": …, "fd": …}'`, started by `serving.Parent`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def main(task: dict[str, Any]) -> int:
         app.prepare(settings)
         runtime = app.Runtime(settings=settings, worker=task["index"], fresh=task["fresh"], say=_say)
     except FaregateError as error:
-        print(f"faregate: {error.message}", file=sys.stderr)
+        sys.stderr.write(f"faregate: {error.message}\n")
         return 2
     config = uvicorn.Config(
         app.build(runtime),
@@ -91,7 +91,8 @@ def _log(level: str, style: str) -> None:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ class Pipe:
         if self._timer is None:
             self._timer = loop.call_later(_TICK_S, self._tick)
         self._queued.append(call)
-        self._outgoing.append(hiredis.pack_command(parts))  # type: ignore[arg-type]  # the stub knows one length only
+        self._outgoing.append(hiredis.pack_command(parts))  # type: ignore[arg-type]  # its stub errs
         return await call.future
 
     async def connect(self) -> None:

@@ -1,4 +1,4 @@
-"""What operators count, for Prometheus. Label values come from configuration or from short fixed lists, never from callers."""
+"""What operators count, for Prometheus. Label values come from the configuration or short fixed lists, never callers."""
 
 from __future__ import annotations
 
