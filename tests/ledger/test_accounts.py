@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from tests.ledger.conftest import World
 
@@ -30,6 +32,13 @@ async def test_an_id_is_never_shadowed_by_an_external_id(world: World) -> None:
     accounts = Accounts(world.database)
     await accounts.create(world.organization_id, name="Mallory", external_id=world.account_id)
     assert (await accounts.get(world.organization_id, world.account_id)).name == "default"
+
+
+async def test_ensure_makes_one_however_many_ask(world: World) -> None:
+    accounts = Accounts(world.database)
+    made = await asyncio.gather(*(accounts.ensure(world.organization_id, "cust-9") for _ in range(8)))
+    assert len({account.id for account in made}) == 1
+    assert (await accounts.ensure(world.organization_id, "bob")).id == world.other_account_id
 
 
 async def test_pages(world: World) -> None:

@@ -20,6 +20,11 @@ async def test_gated_is_what_held_before_the_mark(world: World) -> None:
     assert (await world.book.commit(world.record())).snapshot.gated
 
 
+async def test_gated_with_windows_is_also_what_held_before(world: World) -> None:
+    assert not (await world.book.snapshot(world.account_id, [(CREDITS, 60)], gate=True)).gated
+    assert (await world.book.snapshot(world.account_id, [(CREDITS, 60)], gate=True)).gated
+
+
 async def test_a_record_moves_the_windows_that_admitted_it(world: World) -> None:
     keys = tuple(f"{limit.id}:60" for limit in (CREDITS, TOKENS, REQUESTS))
     record = world.record(500, limit_keys=keys)

@@ -19,6 +19,17 @@ async def test_pages_newest_first_with_total(world: World) -> None:
     assert (page.total, page.has_more) == (5, True)
 
 
+@pytest.mark.parametrize(
+    ("more", "order", "index"),
+    [("", "id", "ix_entries_organization_id_id"), ("AND account_id = 'a'", "seq", "autoindex_entries")],
+)
+async def test_pages_are_read_in_index_order(world: World, more: str, order: str, index: str) -> None:
+    sql = f"EXPLAIN QUERY PLAN SELECT * FROM entries WHERE organization_id = 'o' {more} ORDER BY {order} DESC"
+    plan = await world.database.read(lambda conn: [str(row[3]) for row in conn.exec_driver_sql(sql)])
+    assert len(plan) == 1
+    assert index in plan[0]
+
+
 async def test_filters_by_type_and_time(world: World) -> None:
     await world.book.add_credits(world.account_id, 100)
     world.now.us += 10

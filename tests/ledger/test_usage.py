@@ -86,17 +86,17 @@ async def test_pages_by_cursor_are_complete_and_in_order(world: World) -> None:
     assert set(seen[-3:]) == {"r0", "r1", "r2"}
 
 
-async def test_a_deep_page_uses_the_index(world: World) -> None:
+@pytest.mark.parametrize(("more", "index"), [("", "organization"), ("account_id = 'a' AND", "account")])
+async def test_a_deep_page_uses_the_index(world: World, more: str, index: str) -> None:
     sql = (
-        "EXPLAIN QUERY PLAN SELECT * FROM usage_records WHERE organization_id = ? AND"
+        f"EXPLAIN QUERY PLAN SELECT * FROM usage_records WHERE organization_id = ? AND {more}"
         " (occurred_us, id) < (?, ?) ORDER BY occurred_us DESC, id DESC LIMIT 5"
     )
 
     plan = await world.database.read(lambda conn: [str(row[3]) for row in conn.exec_driver_sql(sql, ("o", 1, "x"))])
-    assert plan == [
-        "SEARCH usage_records USING INDEX ix_usage_records_organization_id_occurred_us_id"
-        " (organization_id=? AND (occurred_us,id)<(?,?))"
-    ]
+    assert len(plan) == 1
+    assert plan[0].startswith(f"SEARCH usage_records USING INDEX ix_usage_records_{index} (organization_id=?")
+    assert "(occurred_us,id)<(?,?)" in plan[0]
 
 
 @pytest.mark.parametrize("cursor", ["x", "!!!!", "MTox", "é"])

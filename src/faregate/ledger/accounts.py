@@ -81,6 +81,14 @@ class Accounts:
         except NotFound:
             return None
 
+    async def ensure(self, organization_id: str, external_id: str, *, name: str | None = None) -> Account:
+        """By external id, made at first sight; many may see it first at once."""
+        try:
+            return await self._database.read(_by_external_id, organization_id, external_id)
+        except NotFound:
+            values = {"name": name or external_id, "external_id": external_id}
+            return await self._database.write(_ensure, organization_id, values, self._database.now_us())
+
     async def exists(self, organization_id: str, reference: str) -> bool:
         """Whether the organization has such an account."""
         return await self.find(organization_id, reference) is not None
@@ -125,6 +133,21 @@ def find_account(conn: Connection, organization_id: str, reference: str) -> Acco
     if row is None:
         raise NotFound("no such account", param="accountId")
     return _account(row)
+
+
+def _by_external_id(conn: Connection, organization_id: str, external_id: str) -> Account:
+    match = and_(_t.organization_id == organization_id, _t.external_id == external_id)
+    row = conn.execute(select(tables.accounts).where(match)).mappings().first()
+    if row is None:
+        raise NotFound("no such account", param="externalId")
+    return _account(row)
+
+
+def _ensure(conn: Connection, organization_id: str, values: Mapping[str, object], now_us: int) -> Account:
+    try:
+        return _by_external_id(conn, organization_id, str(values["external_id"]))
+    except NotFound:
+        return insert_account(conn, organization_id, values, now_us)
 
 
 def _named(reference: str) -> ColumnElement[bool]:

@@ -123,7 +123,7 @@ class Writer:
             outcomes = self._commit([cast(Record, item.work) for item in records])
         except BaseException as error:
             log.exception("the book's writer failed")
-            outcomes = [_unavailable(error)] * len(records)
+            outcomes = [_unavailable(error) for _ in records]
         _resolve(self, records, outcomes)
         for item in items:
             if callable(item.work):
@@ -137,9 +137,9 @@ class Writer:
                 return write_batch(conn, records, self._now_us())
         except (*_ROW_FAULTS, StatementError) as error:
             if not _is_row_fault(error):
-                return [_unavailable(error)] * len(records)
+                return [_unavailable(error) for _ in records]
         except (SQLAlchemyError, OSError) as error:
-            return [_unavailable(error)] * len(records)
+            return [_unavailable(error) for _ in records]
         return self._commit_singly(records)
 
     def _commit_singly(self, records: Sequence[Record]) -> Sequence[Outcome]:
@@ -147,7 +147,7 @@ class Writer:
             with self._engine.begin() as conn:
                 return [self._commit_one(conn, record) for record in records]
         except (SQLAlchemyError, OSError) as error:
-            return [_unavailable(error)] * len(records)
+            return [_unavailable(error) for _ in records]
 
     def _commit_one(self, conn: Connection, record: Record) -> Outcome:
         try:

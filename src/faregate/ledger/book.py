@@ -113,7 +113,8 @@ def _refresh(conn: Connection, account_id: str, keys: Sequence[Key], *, gate: bo
     if gate and not wallet.gated:
         mark = tables.accounts.update().where(tables.accounts.c.id == account_id).values(gated_us=now_us)
         conn.execute(mark)
-    return _read(conn, account_id, keys)[1] if keys else wallet.snapshot()
+    states = read_windows(conn, keys)
+    return wallet.snapshot(tuple(states[key] for key in keys))
 
 
 def _add(

@@ -140,6 +140,12 @@ def marks(conn: Connection, columns: int, rows: int = 1) -> str:
     return _marks(conn.dialect.name, columns, rows)
 
 
+def pairs(conn: Connection, count: int) -> str:
+    """The right side of `(a, b) IN`: so many pairs."""
+    listed = marks(conn, 2, count)
+    return f"({listed})" if conn.dialect.name == "postgresql" else f"(VALUES {listed})"
+
+
 @lru_cache(maxsize=512)
 def _insert_sql(dialect: str, table: str, columns: tuple[str, ...], rows: int, tail: str) -> str:
     return f"INSERT INTO {table} ({','.join(columns)}) VALUES {_marks(dialect, len(columns), rows)} {tail}"  # noqa: S608

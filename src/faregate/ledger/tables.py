@@ -174,8 +174,8 @@ usage_records = Table(
     _text("raw_usage", null=True),
     _text("limit_keys", null=True),  # space-separated windows the charge counted in
     UniqueConstraint("hold_id", "is_adjustment"),
-    Index("ix_usage_records_organization_id_occurred_us_id", "organization_id", "occurred_us", "id"),
-    Index("ix_usage_records_account_id_occurred_us_id", "account_id", "occurred_us", "id"),
+    Index("ix_usage_records_organization", "organization_id", "occurred_us", "id"),
+    Index("ix_usage_records_account", "organization_id", "account_id", "occurred_us", "id"),
     Index("ix_usage_records_request_id", "request_id"),
 )
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from sqlalchemy import Connection
 
 from faregate.core.call import LimitState, Record
 from faregate.errors import BookRefused
 from faregate.ledger import tables
-from faregate.ledger.dialect import insert_returning, marks
+from faregate.ledger.dialect import insert_returning, pairs
 
 _KINDS = ("credits", "tokens", "requests", "concurrency")
 _UPSERT = (
@@ -20,6 +21,7 @@ _UPSERT = (
 Key = tuple[str, int]
 
 
+@lru_cache(maxsize=8_192)
 def parse_key(key: str) -> Key:
     """`key_ab12.credits.month:1790000000` -> (limit id, window start in s). Raises BookRefused."""
     limit_id, _, start = key.rpartition(":")
@@ -28,6 +30,7 @@ def parse_key(key: str) -> Key:
     return limit_id, int(start)
 
 
+@lru_cache(maxsize=8_192)
 def kind_of(limit_id: str) -> str | None:
     """What a limit counts: the last or last but one segment of its id."""
     return next((part for part in limit_id.split(".")[-2:] if part in _KINDS), None)
@@ -79,10 +82,9 @@ def read_windows(conn: Connection, keys: Iterable[Key]) -> dict[Key, LimitState]
     """What the book has of these windows; one it has never seen has used nothing."""
     states = {key: LimitState(key=f"{key[0]}:{key[1]}", used=0, seq=0) for key in keys}
     if states:
-        pairs = marks(conn, 2, len(states))
         sql = (
             "SELECT limit_id, start_s, used, seq FROM limit_windows"  # noqa: S608
-            f" WHERE (limit_id, start_s) IN (VALUES {pairs})"
+            f" WHERE (limit_id, start_s) IN {pairs(conn, len(states))}"
         )
         for limit_id, start, used, seq in conn.exec_driver_sql(sql, tuple(part for key in states for part in key)):
             states[limit_id, start] = LimitState(key=f"{limit_id}:{start}", used=used, seq=seq)

@@ -215,13 +215,13 @@ def _create_tables() -> None:
         sa.UniqueConstraint("hold_id", "is_adjustment", name=op.f("uq_usage_records_hold_id_is_adjustment")),
     )
     op.create_index(
-        "ix_usage_records_account_id_occurred_us_id", "usage_records", ["account_id", "occurred_us", "id"], unique=False
+        "ix_usage_records_account",
+        "usage_records",
+        ["organization_id", "account_id", "occurred_us", "id"],
+        unique=False,
     )
     op.create_index(
-        "ix_usage_records_organization_id_occurred_us_id",
-        "usage_records",
-        ["organization_id", "occurred_us", "id"],
-        unique=False,
+        "ix_usage_records_organization", "usage_records", ["organization_id", "occurred_us", "id"], unique=False
     )
     op.create_index("ix_usage_records_request_id", "usage_records", ["request_id"], unique=False)
     op.create_table(
