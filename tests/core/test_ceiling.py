@@ -30,7 +30,7 @@ TIERS = st.sampled_from(["default", "priority", "flex"])
 
 
 def card(rates: Mapping[str, Decimal], **more: Any) -> PriceCard:
-    return PriceCard(id="pc_1", provider="p", model="m", rates=rates, source="test", **more)
+    return PriceCard(id=f"pc_{rates}{more}", provider="p", model="m", rates=rates, source="test", **more)
 
 
 CARDS = st.builds(

@@ -44,7 +44,9 @@ def call(endpoint: str = "chat.completions", *, multiplier: Decimal = Decimal(1)
 def candidate(input_usd: str = "1", output_usd: str = "10", *, most: int | None = 1000, name: str = "p") -> Candidate:
     """Rates per million tokens."""
     rates = {"input": Decimal(input_usd).scaleb(-6), "output": Decimal(output_usd).scaleb(-6)}
-    card = PriceCard(id=name, provider=name, model="m", rates=rates, source="test", max_output_tokens=most)
+    card = PriceCard(
+        id=f"{name}{rates}{most}", provider=name, model="m", rates=rates, source="test", max_output_tokens=most
+    )
     return Candidate(provider=name, kind="openai", model="m", card=card)
 
 

@@ -83,7 +83,26 @@ def affordable_output_tokens(
     return fit
 
 
+_kept: dict[tuple[object, ...], tuple[_Bound, ...]] = {}
+_KEPT_MOST = 4096
+
+
 def _bounds(
+    card: PriceCard, input_tokens: int, tier: str, modalities: Set[str], units: Mapping[str, Decimal]
+) -> tuple[_Bound, ...]:
+    """The rate sets that could apply. The same for all calls on one side of the card's thresholds, so kept."""
+    steps = (*card.long_context, *(step for steps in card.tier_long_context.values() for step in steps))
+    passed = tuple(step.applies(input_tokens) for step in steps)
+    key = (card.id, tier, frozenset(modalities), tuple(units.items()), passed)
+    found = _kept.get(key)
+    if found is None:
+        if len(_kept) >= _KEPT_MOST:
+            _kept.clear()
+        found = _kept[key] = tuple(_make_bounds(card, input_tokens, tier, modalities, units))
+    return found
+
+
+def _make_bounds(
     card: PriceCard, input_tokens: int, tier: str, modalities: Set[str], units: Mapping[str, Decimal]
 ) -> Iterator[_Bound]:
     if card.free:

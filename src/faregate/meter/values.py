@@ -62,12 +62,16 @@ def first_object(value: object) -> Mapping[str, object] | None:
 
 def count(value: object) -> int | None:
     """A count, or None when unknown."""
+    if type(value) is int and 0 <= value <= MAX_COUNT:  # the hot one
+        return value
     number = _whole(value)
     return number if number is not None and 0 <= number <= MAX_COUNT else None
 
 
 def is_negative(value: object) -> bool:
     """A number below zero, which no usage can be."""
+    if type(value) is int:
+        return value < 0
     number = _whole(value)
     return number is not None and number < 0
 
@@ -145,6 +149,15 @@ def merge(known: dict[str, object], new: Mapping[str, object]) -> None:
             known[key] = value
 
 
+Spellings = tuple[tuple[tuple[str, ...], str], ...]
+"""Dotted names, cut up once: path and key."""
+
+
+def spellings(names: Iterable[str]) -> Spellings:
+    """`a.b.c` as ((a, b), c)."""
+    return tuple((tuple(name.split(".")[:-1]), name.rpartition(".")[2]) for name in names)
+
+
 class Counts:
     """Counts by dotted name out of a usage object; remembers whether a negative one was met."""
 
@@ -154,9 +167,14 @@ class Counts:
 
     def __call__(self, *names: str) -> int | None:
         """The first of several spellings that is known."""
-        for name in names:
-            *path, key = name.split(".")
-            value = child(self._usage, *path).get(key)
+        return self.first(spellings(names))
+
+    def first(self, paths: Spellings) -> int | None:
+        """The same, with the names already cut up."""
+        for path, key in paths:
+            value = (child(self._usage, *path) if path else self._usage).get(key)
+            if value is None:
+                continue
             self.negative = self.negative or is_negative(value)
             if (number := count(value)) is not None:
                 return number

@@ -13,7 +13,7 @@ from decimal import Decimal
 from faregate.core.money import plain
 from faregate.core.usage import Usage
 from faregate.meter.reader import Source
-from faregate.meter.values import Counts, add, child, decimal
+from faregate.meter.values import Counts, add, child, decimal, spellings
 
 _USD_TICKS = -10  # xAI: 10^10 ticks are 1 USD
 
@@ -57,11 +57,13 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "num_sources_used": ("num_sources_used",),
 }
 
+_PATHS = {field: spellings(names) for field, names in NAMES.items()}
+
 
 def normalise(raw: Mapping[str, object], source: Source) -> tuple[Usage, str | None]:
     """The usage and its anomaly."""
     counts = Counts(raw)
-    found = {field: counts(*names) for field, names in NAMES.items()}
+    found = {field: counts.first(paths) for field, paths in _PATHS.items()}
     total = counts("total_tokens")
     usage = Usage(**found)  # type: ignore[arg-type]
     if usage.input_tokens is None and usage.output_tokens is None:
@@ -70,9 +72,9 @@ def normalise(raw: Mapping[str, object], source: Source) -> tuple[Usage, str | N
     if quirk is not None:
         usage = quirk(usage, raw, total)
     usage = _fill_output(usage, total, source)
-    return replace(usage, audio_seconds=decimal(raw.get("prompt_audio_seconds"))), anomaly(
-        usage, negative=counts.negative
-    )
+    if "prompt_audio_seconds" in raw:
+        usage = replace(usage, audio_seconds=decimal(raw["prompt_audio_seconds"]))
+    return usage, anomaly(usage, negative=counts.negative)
 
 
 def _fill_output(usage: Usage, total: int | None, source: Source) -> Usage:
