@@ -84,6 +84,16 @@ async def test_a_scheduled_grant_starts_and_ends(world: World) -> None:
     assert audit(world.url) == []
 
 
+async def test_a_scheduled_grant_first_pays_debt_too(world: World) -> None:
+    end = NOW_US + 2 * DAY
+    await world.book.commit(world.record(70))
+    await world.book.schedule_grant(world.account_id, 100, effective_us=NOW_US + DAY, expires_us=end)
+    world.now.us += DAY
+    assert (await world.book.apply_due_grants(world.account_id)).posted == 30
+    assert await _remaining(world) == [30]
+    assert audit(world.url) == []
+
+
 async def test_a_scheduled_grant_without_an_end_is_plain_balance_once_it_starts(world: World) -> None:
     await world.book.schedule_grant(world.account_id, 100, effective_us=NOW_US + DAY)
     world.now.us += DAY
