@@ -11,12 +11,10 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
-
 
 from faregate.auth.accounts import AccountResolver
 from faregate.auth.keys import hash_secret, make_admin
@@ -109,6 +107,7 @@ class Runtime:
             book=self.book,
             clock=self.clock,
             events=self.metrics,
+            name=boot,
             heartbeat_s=timing.heartbeat_s,
             settle_wait_s=settings.credits.settle_wait_ms / 1000,
         )

@@ -17,10 +17,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
+from faregate.backlog import Backlog
 from faregate.core.call import Committed, Hold, Record, Snapshot
+from faregate.core.codec import encode_record
 from faregate.core.truth import zero_record
 from faregate.errors import BookRefused, BookUnavailable, FaregateError, JournalUnavailable, StoreUnavailable
 from faregate.ports import Ask, Beat, Book, Clock, Events, Gate, Journal, KeyChanged, SweptHold
@@ -31,6 +33,8 @@ T = TypeVar("T")
 
 _RETRY_S = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 _RECENT_MOST = 200_000
+_FOLD_MOST = 2_000
+_KEPT = ("held", "forwarded", "learned")
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +52,11 @@ class Held:
     last_progress: int = 0
     last_ok: float = 0.0
     no_holds: int = 0
+    owed: Record | None = None
+    """The truth, from the moment it is in the journal."""
+    owed_at: float = 0.0
+    arrears: _Arrears | None = None
+    """Where its charge was folded into while SQL is away."""
     on_cut: Callable[[], None] | None = None
     """Called when the hold was swept under us, or no heartbeat got through: stop upstream, settle what there is."""
 
@@ -63,6 +72,14 @@ class _Closed:
     """Set when it ended without a record."""
 
 
+@dataclass(slots=True, eq=False)
+class _Arrears:
+    """One hold of an account that stands for all charges SQL has not taken yet."""
+
+    hold: Hold
+    charges: dict[str, Held] = field(default_factory=dict)
+
+
 class Owner:
     """Holds of one process. `deadline_s` is three heartbeats; `settle_wait_s` how long an answer waits for SQL."""
 
@@ -74,12 +91,14 @@ class Owner:
         book: Book,
         clock: Clock,
         events: Events,
+        name: str,
         heartbeat_s: float = 5.0,
         settle_wait_s: float = 0.25,
     ) -> None:
         self._journal = journal
         self._gate = gate
-        self._book = book
+        self._backlog = Backlog(book)
+        self._name = name
         self._clock = clock
         self._events = events
         self._heartbeat_s = heartbeat_s
@@ -87,6 +106,7 @@ class Owner:
         self._live: dict[str, Held] = {}
         self._ends: set[asyncio.Task[Any]] = set()
         self._recent: deque[_Closed] = deque(maxlen=_RECENT_MOST)
+        self._arrears: dict[str, _Arrears] = {}
         self._epochs: dict[int, str] = {}
         self._stopping = False
 
@@ -99,6 +119,8 @@ class Owner:
 
     async def take(self, ask: Ask, intent: Record) -> Held:
         """Journal the intent, then reserve. Raises what the gate raises; nothing is held then."""
+        if self._backlog.full:
+            raise BookUnavailable("the book has been out of reach for too long", retry_after_s=5)
         self._journal.open(ask.hold_id, intent)
         now = self._clock.monotonic()
         stub = Hold(
@@ -162,7 +184,8 @@ class Owner:
         """Journal the truth, commit it, close the hold. None: SQL is slow, but the journal is on the platter."""
         if record.charge_microcredits > held.microcredits:
             await self._overrun(held, record.charge_microcredits)
-        held.state = "learned"
+        held.state, held.owed = "learned", record
+        held.owed_at = self._clock.monotonic()
         journaled = True
         try:
             self._journal.learned(record)
@@ -194,17 +217,27 @@ class Owner:
 
     async def _close(self, held: Held, record: Record) -> Committed | None:
         try:
-            committed = await self._persist(lambda: self._book.commit(record))
+            committed = await self._backlog.commit(record)
         except BookRefused as error:
             # Parked: the journal and the hold stay until somebody has looked.
             self._events.trouble("parked", f"{record.hold_id}: {error.message}")
             return None
         held.state = "ending"
         snapshot = committed.snapshot
-        await self._persist(lambda: self._gate.settle(held.hold, snapshot, held.hold.bucket))
+        await self._persist(lambda: self._settle(held, snapshot))
         self._recent.append(_Closed(self._clock.monotonic(), held.hold, snapshot))
         self._forget(held)
         return committed
+
+    async def _settle(self, held: Held, snapshot: Snapshot) -> None:
+        arrears = held.arrears
+        if arrears is None:
+            await self._gate.settle(held.hold, snapshot, held.hold.bucket)
+            return
+        await self._gate.unfold(held.hold, arrears.hold, snapshot)
+        arrears.charges.pop(held.hold.id, None)
+        if not arrears.charges:
+            self._arrears.pop(held.hold.account_id, None)
 
     async def _overrun(self, held: Held, charge: int) -> None:
         """The truth is more than the hold: tighten first, so that the difference never counts zero times."""
@@ -229,8 +262,6 @@ class Owner:
         while True:
             try:
                 return await act()
-            except BookRefused:
-                raise
             except StoreUnavailable:
                 await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
                 attempt += 1
@@ -261,7 +292,8 @@ class Owner:
         now = self._clock.monotonic()
         while self._recent and now - self._recent[0].at > 3 * self._heartbeat_s:
             self._recent.popleft()
-        keep = [held for held in self._live.values() if held.state in ("held", "forwarded", "learned")]
+        await self._fold(now)
+        keep = [held for held in self._live.values() if held.state in _KEPT and held.arrears is None]
         doubtful = [held for held in self._live.values() if held.state == "doubtful"]
         buckets = {held.hold.bucket for held in keep} | {closed.hold.bucket for closed in self._recent}
         answers, epochs = await self._gate.beat([self._beat_of(held) for held in keep], buckets)
@@ -272,11 +304,42 @@ class Owner:
             if now - held.last_ok >= self._heartbeat_s:
                 await self._undoubt(held)
 
+    async def _fold(self, now: float) -> None:
+        """SQL is away: charges that have waited for a heartbeat share one hold per account (limits keep theirs)."""
+        for arrears in list(self._arrears.values()):
+            beat = Beat(hold=arrears.hold, microcredits=None, progress_microcredits=0)
+            if await self._gate.extend(beat) == "no_hold":
+                for held in list(arrears.charges.values()):
+                    await self._fold_one(held, arrears)
+        waiting = [held for held in self._live.values() if self._foldable(held, now)][:_FOLD_MOST]
+        for held in waiting:
+            # Named before it is sent: a commit that ends meanwhile must unfold, not settle.
+            held.arrears = self._arrears_of(held)
+            held.arrears.charges[held.hold.id] = held
+        await asyncio.gather(*(self._fold_one(held, held.arrears) for held in waiting if held.arrears))
+
+    def _foldable(self, held: Held, now: float) -> bool:
+        waited = held.state == "learned" and now - held.owed_at >= self._heartbeat_s
+        return waited and held.arrears is None and not held.hold.limit_keys
+
+    def _arrears_of(self, held: Held) -> _Arrears:
+        account_id = held.hold.account_id
+        if account_id not in self._arrears:
+            hold = replace(held.hold, id=f"arrears_{self._name}_{account_id}", kind="arrears", microcredits=0)
+            self._arrears[account_id] = _Arrears(hold)
+        return self._arrears[account_id]
+
+    async def _fold_one(self, held: Held, arrears: _Arrears) -> None:
+        if held.state != "learned" or held.owed is None:
+            return
+        owed = encode_record(replace(held.owed, card=None, lines=(), raw_usage=None))
+        await self._gate.fold(held.hold, arrears.hold, held.owed.charge_microcredits, owed)
+
     async def _hear(self, held: Held, answer: str) -> None:
         now = self._clock.monotonic()
         if answer == "ok":
             held.last_ok = now
-        elif answer == "no_hold" and held.state != "ending":
+        elif answer == "no_hold" and held.state in _KEPT and held.arrears is None:
             (answer,) = await self._gate.reassert([self._lost(held)])
             held.last_ok = now
             self._events.trouble("reasserted", held.hold.id)

@@ -127,7 +127,8 @@ class Beat:
     """One hold's heartbeat."""
 
     hold: Hold
-    microcredits: int
+    microcredits: int | None
+    """None: leave it."""
     progress_microcredits: int
 
 
@@ -167,6 +168,18 @@ class Gate(Protocol):
 
     async def settle(self, hold: Hold | None, snapshot: Snapshot, bucket: int) -> None:
         """Apply the book's absolutes if newer, drop the hold if it is there. Repeatable."""
+        ...
+
+    async def fold(self, hold: Hold, arrears: Hold, charge_microcredits: int, record: bytes) -> BeatAnswer:
+        """Move a journaled charge into the process's arrears hold of the account."""
+        ...
+
+    async def unfold(self, hold: Hold, arrears: Hold, snapshot: Snapshot) -> None:
+        """The book has it: `settle` for a folded charge. Repeatable."""
+        ...
+
+    async def folded(self, arrears: Hold) -> list[bytes]:
+        """The records of an arrears hold."""
         ...
 
     async def due(self, bucket: int, sweeper: str, most: int) -> list[tuple[str, str]]:

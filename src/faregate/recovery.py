@@ -141,6 +141,8 @@ class Recovery:
         swept = await self._gate.claim(bucket, account_id, hold_id)
         if swept is None:
             return False
+        if swept.hold.kind == "arrears":
+            return await self._close_arrears(swept.hold)
         intent = replace(decode_record(swept.meta), limit_keys=_counted(swept.hold))
         record = unconfirmed_record(intent, swept.progress_microcredits, swept.hold.microcredits, self._policy)
         try:
@@ -149,6 +151,14 @@ class Recovery:
             self._events.trouble("parked", f"{hold_id}: {error.message}")
             return False
         self._events.trouble("swept", hold_id)
+        return True
+
+    async def _close_arrears(self, arrears: Hold) -> bool:
+        """The charges of a process that died, with its disk, while SQL was away: Redis has their records."""
+        for data in await self._gate.folded(arrears):
+            record = decode_record(data)
+            committed = await self._book.commit(record)
+            await self._gate.unfold(_stub(record), arrears, committed.snapshot)
         return True
 
     async def run(self) -> None:

@@ -12,7 +12,7 @@ from faregate.core.price import PriceCard
 
 LimitKind = Literal["credits", "requests", "tokens", "concurrency"]
 Window = Literal["minute", "hour", "day", "week", "month", "total"]
-HoldKind = Literal["call", "api"]
+HoldKind = Literal["call", "api", "arrears"]
 RecordKind = Literal["actual", "unconfirmed", "adjustment", "ingested"]
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from faregate.core.call import Hold, Limit, LimitState, Principal, Snapshot
+from faregate.core.call import Hold, HoldKind, Limit, LimitState, Principal, Snapshot
 from faregate.core.windows import window_bounds
 from faregate.credits import names
 from faregate.credits.pipe import Arg, Pipe
@@ -20,6 +20,7 @@ _REREAD_ACCOUNTS = 10_000
 _ROUNDS = 12
 """How often one reserve may be sent on (cold, refresh, window, grace) before the store counts as unavailable."""
 
+_KINDS: Mapping[bytes, HoldKind] = {b"call": "call", b"api": "api", b"arrears": "arrears"}
 _TOTAL_ENDS_S = 1 << 38
 
 
@@ -208,7 +209,7 @@ class RedisGate:
         args: tuple[Arg, ...] = (
             hold.id,
             names.member(hold.account_id, hold.id),
-            beat.microcredits,
+            "" if beat.microcredits is None else beat.microcredits,
             self._timing.deadline_ms,
             beat.progress_microcredits,
         )
@@ -244,6 +245,22 @@ class RedisGate:
         for state in snapshot.limits:
             args += _limit_triple(bucket, state)
         await self._pipe.run("settle", names.hold_keys(bucket, snapshot.account_id), args, self._timing.close_wait_s)
+
+    async def fold(self, hold: Hold, arrears: Hold, charge_microcredits: int, record: bytes) -> BeatAnswer:
+        args: tuple[Arg, ...] = (*_pair(hold, arrears), charge_microcredits, self._timing.deadline_ms, record)
+        return _answer(await self._arrears_script("fold", arrears, args))
+
+    async def unfold(self, hold: Hold, arrears: Hold, snapshot: Snapshot) -> None:
+        await self._arrears_script("unfold", arrears, (*_pair(hold, arrears), *_absolutes(snapshot)))
+
+    async def folded(self, arrears: Hold) -> list[bytes]:
+        listed = names.arrears(arrears.bucket, arrears.id)
+        reply: list[bytes] = await self._pipe.command((b"HVALS", listed), self._timing.close_wait_s)
+        return [item.partition(b"|")[2] for item in reply]
+
+    async def _arrears_script(self, name: str, arrears: Hold, args: tuple[Arg, ...]) -> Any:
+        keys = (*names.hold_keys(arrears.bucket, arrears.account_id), names.arrears(arrears.bucket, arrears.id))
+        return await self._pipe.run(name, keys, args, self._timing.close_wait_s)
 
     async def epoch(self, bucket: int, *, calm: bool = False) -> str:
         """The bucket's epoch; `calm` says that a fresh gate needs no grace (every journal has been replayed)."""
@@ -316,7 +333,7 @@ def parse_hold(text: bytes, bucket: int, account_id: str, hold_id: str) -> Swept
     _, kind, _, amount, progress, tokens, limits, meta = text.split(b"|", 7)
     hold = Hold(
         id=hold_id,
-        kind="api" if kind == b"api" else "call",
+        kind=_KINDS.get(kind, "call"),
         organization_id="",
         account_id=account_id,
         bucket=bucket,
@@ -333,6 +350,15 @@ def _absolutes(snapshot: Snapshot) -> list[Arg]:
 
 def _limit_triple(bucket: int, state: LimitState) -> list[Arg]:
     return [names.limit_window(bucket, state.key), state.used, state.seq]
+
+
+def _pair(hold: Hold, arrears: Hold) -> tuple[Arg, ...]:
+    return (
+        hold.id,
+        names.member(hold.account_id, hold.id),
+        arrears.id,
+        names.member(arrears.account_id, arrears.id),
+    )
 
 
 def _answer(reply: bytes) -> BeatAnswer:

@@ -18,6 +18,11 @@ def hold_keys(bucket: int, account_id: str) -> tuple[str, str, str, str]:
     return head + "gate", f"{head}acct:{account_id}", f"{head}holds:{account_id}", head + "due"
 
 
+def arrears(bucket: int, arrears_id: str) -> str:
+    """The list of charges that an arrears hold stands for."""
+    return f"{base(bucket)}arrears:{arrears_id}"
+
+
 def member(account_id: str, hold_id: str) -> str:
     """A hold in the zset of deadlines."""
     return f"{account_id}|{hold_id}"

@@ -62,7 +62,9 @@ class Pipe:
             except NoScriptError:
                 await self.command((b"SCRIPT", b"LOAD", script.source), timeout_s)
                 return await self.command(call, timeout_s)
-        except ResponseError as error:  # READONLY after a failover, OOM, MOVED, ...: the store's trouble, not the caller's
+        except (
+            ResponseError
+        ) as error:  # READONLY after a failover, OOM, MOVED, ...: the store's trouble, not the caller's
             raise StoreUnavailable(f"the credit store refused ({type(error).__name__})", retry_after_s=1) from error
 
     async def command(self, parts: tuple[Arg, ...], timeout_s: float) -> Any:

@@ -6,7 +6,20 @@ from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
 
-NAMES = ("reserve", "extend", "reassert", "release", "settle", "claim", "rebuild", "due", "epoch", "keyrev")
+NAMES = (
+    "reserve",
+    "extend",
+    "reassert",
+    "release",
+    "settle",
+    "claim",
+    "rebuild",
+    "due",
+    "epoch",
+    "keyrev",
+    "fold",
+    "unfold",
+)
 
 
 @dataclass(frozen=True, slots=True)

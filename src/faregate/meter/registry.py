@@ -49,6 +49,8 @@ _READERS: Mapping[str, ReaderFactory] = {
 }
 _OLLAMA = frozenset({"chat", "generate", "embed", "embeddings"})
 _AWS = (ConverseReader, InvokeReader)
+MAX_PLAIN_BYTES = 64 << 20
+"""A plain answer over it passes without being kept whole, and unread: its charge is estimated."""
 _NUMBERED = re.compile(r"-\d+$")
 
 
@@ -110,5 +112,5 @@ def meter_for(
     source = Source(kind=kind_of(kind), endpoint=endpoint, stream=stream, model=model, request=request or {})
     reader = reader_for(source)
     if not stream:
-        return PlainMeter(reader)
+        return PlainMeter(reader, MAX_PLAIN_BYTES)
     return StreamMeter(reader, framing_for(reader, framing), drop_usage_chunk=drop_usage_chunk, wants_cost=wants_cost)

@@ -2,7 +2,7 @@
 --
 -- A hold is one string in `fg:{bNNN}:holds:<account>`, field = hold id:
 --   1|kind|state|amount|progress|tokens|limits|meta
--- kind call or api; state o (open) or c (claimed by a sweeper); amounts in microcredits; limits a comma list of
+-- kind call, api or arrears; state o (open) or c (claimed by a sweeper); amounts in microcredits; limits a comma list of
 -- <limit window key>=<c|t|r|n> (credits, tokens, requests, concurrency); meta is the owner's own and comes last.
 -- A value of another version is left alone (two releases side by side).
 --
