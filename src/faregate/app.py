@@ -16,6 +16,8 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from faregate.api.routes import routes as control_plane
+from faregate.api.services import Services
 from faregate.auth.accounts import AccountResolver
 from faregate.auth.keys import hash_secret, make_admin
 from faregate.auth.principals import Principals
@@ -32,11 +34,7 @@ from faregate.gateway.endpoint import Endpoint
 from faregate.gateway.metrics import Metrics
 from faregate.journal import FileJournal, dead_journals
 from faregate.ledger import schema
-from faregate.ledger.accounts import Accounts
-from faregate.ledger.book import SqlBook
-from faregate.ledger.database import Database
-from faregate.ledger.keys import ApiKeys
-from faregate.ledger.organizations import Organizations
+from faregate.ledger.queries import Ledger
 from faregate.meter import meter_for
 from faregate.owner import Owner
 from faregate.pricing import file as price_file
@@ -68,8 +66,7 @@ class Runtime:
     say: Callable[[str], None] = print
     clock: SystemClock = field(default_factory=SystemClock)
     metrics: Metrics = field(init=False)
-    database: Database = field(init=False)
-    book: SqlBook = field(init=False)
+    ledger: Ledger = field(init=False)
     pipe: Pipe = field(init=False)
     gate: RedisGate = field(init=False)
     journal: FileJournal = field(init=False)
@@ -86,12 +83,11 @@ class Runtime:
         settings, boot = self.settings, f"{self.clock.now_us():016d}-{uuid7().hex[-8:]}"
         timing = settings.timing
         self.metrics = Metrics(str(self.worker))
-        self.database = Database(settings.book_url, now_us=self.clock.now_us)
-        self.book = SqlBook(self.database)
+        self.ledger = Ledger(settings.book_url, now_us=self.clock.now_us)
         self.pipe = Pipe(redis_url(settings))
         self.gate = RedisGate(
             self.pipe,
-            self.book,
+            self.ledger.book,
             self.clock,
             GateTiming(
                 heartbeat_s=timing.heartbeat_s,
@@ -104,7 +100,7 @@ class Runtime:
         self.owner = Owner(
             journal=self.journal,
             gate=self.gate,
-            book=self.book,
+            book=self.ledger.book,
             clock=self.clock,
             events=self.metrics,
             name=boot,
@@ -113,7 +109,7 @@ class Runtime:
         )
         self.recovery = Recovery(
             gate=self.gate,
-            book=self.book,
+            book=self.ledger.book,
             clock=self.clock,
             events=self.metrics,
             find=lambda: dead_journals(folder),
@@ -134,10 +130,10 @@ class Runtime:
         self.router = ModelRouter(
             providers=kinds, models=settings.models, card=self.catalog.card, sandbox=sandbox_name(providers)
         )
-        self.keys = Principals(ApiKeys(self.database), self.gate, self.clock)
+        self.keys = Principals(self.ledger.keys, self.gate, self.clock)
         self.flow = Flow(
             keys=self.keys,
-            accounts=AccountResolver(Accounts(self.database)),
+            accounts=AccountResolver(self.ledger.accounts),
             router=self.router,
             estimator=CallEstimator(
                 EstimateSettings(
@@ -169,12 +165,11 @@ class Runtime:
 
     async def _admin_key(self) -> None:
         """The bootstrap admin key: from the environment, or made on the first start and said once."""
-        organizations = Organizations(self.database)
         given = self.settings.admin_key
-        found = await organizations.bootstrap(hash_secret(given.get_secret_value()) if given else None)
+        found = await self.ledger.bootstrap(hash_secret(given.get_secret_value()) if given else None)
         if found.admin_hash is None:
             made = make_admin()
-            found = await organizations.bootstrap(hash_secret(made))
+            found = await self.ledger.bootstrap(hash_secret(made))
             self.say(f"admin key (shown once): {made}")
         self.keys.admin_hash = found.admin_hash
 
@@ -208,6 +203,12 @@ class Runtime:
                 "eviction", f"Redis evicts keys ({reply[1].decode()}): set maxmemory-policy noeviction"
             )
 
+    def metrics_text(self) -> bytes:
+        """The exposition, with what is read off at the moment it is asked for."""
+        self.metrics.open_holds.set(self.owner.open_holds)
+        self.metrics.journal_bytes.set(self.journal.bytes)
+        return self.metrics.text()
+
     async def stop(self) -> None:
         """After the last call: end what is ending, and leave an empty journal."""
         for loop in self._loops:
@@ -216,7 +217,7 @@ class Runtime:
             log.warning("%d holds are left to the next start", self.owner.open_holds)
         await self.upstream.close()
         await self.pipe.close()
-        await self.database.close()
+        await self.ledger.close()
         self.journal.close()
 
 
@@ -268,7 +269,19 @@ def _endpoints(runtime: Runtime) -> dict[str, ASGIApp]:
 
 
 def _routes(runtime: Runtime) -> list[BaseRoute]:
-    return []
+    return control_plane(
+        Services(
+            keys=runtime.keys,
+            ledger=runtime.ledger,
+            owner=runtime.owner,
+            gate=runtime.gate,
+            catalog=runtime.catalog,
+            router=runtime.router,
+            clock=runtime.clock,
+            metrics_text=runtime.metrics_text,
+            credits_per_usd=f"{runtime.settings.credits.per_usd:f}",
+        )
+    )
 
 
 def prepare(settings: Settings) -> None:
