@@ -2,6 +2,7 @@
 
 A hold lives through these states; what is not in the table cannot happen:
 
+    asking     reserve is on its way           -> held | doubtful | forgotten (refused)
     doubtful   reserve was not answered        -> released in the background until twice "no hold"
     held       granted, not yet forwarded      -> forwarded | ending
     forwarded  the provider may have billed    -> learned | ending
@@ -27,7 +28,7 @@ from faregate.core.truth import zero_record
 from faregate.errors import BookRefused, BookUnavailable, FaregateError, JournalUnavailable, StoreUnavailable
 from faregate.ports import Ask, Beat, Book, Clock, Events, Gate, Journal, KeyChanged, SweptHold
 
-State = Literal["doubtful", "held", "forwarded", "learned", "ending"]
+State = Literal["asking", "doubtful", "held", "forwarded", "learned", "ending"]
 
 T = TypeVar("T")
 
@@ -139,7 +140,7 @@ class Owner:
             ask.meta,
             now,
             0,
-            state="doubtful",
+            state="asking",
             last_progress=ask.progress_microcredits,
             last_ok=now,
         )
@@ -149,9 +150,14 @@ class Owner:
         except StoreUnavailable as error:
             if isinstance(error, BookUnavailable):
                 self._forget(held)  # The gate answered: the account is cold and the book cannot warm it.
-            raise  # Else it may have been applied: the heartbeat releases it until it is surely gone.
+            else:
+                held.state = "doubtful"  # It may have been applied: released until it is surely gone.
+            raise
         except (FaregateError, KeyChanged):
             self._forget(held)
+            raise
+        except BaseException:
+            held.state = "doubtful"
             raise
         held.state = "held"
         held.microcredits = held.hold.microcredits

@@ -113,9 +113,12 @@ def _check_calls(
         found.expect(bill.adjustments <= 1, f"adjusted more than once: {name}")
         found.expect(bill.charge_microcredits >= 0, f"negative charge: {name}")
     for name, call in forwarded.items():
-        found.expect(name in billed, f"forwarded but not billed: {name} {call}")
+        heard = answers.get(name)
+        told = f"{heard.status} {heard.complete} {heard.body[-200:]!r}" if heard else "nothing"
+        found.expect(name in billed, f"forwarded but not billed: {name} {call}, the client heard {told}")
     for name, answer in answers.items():
         known, served = billed.get(name), forwarded.get(name)
+        found.expect(answer.status != 500, f"a defect: {name} was answered 500 {answer.body!r}")
         if answer.whole:
             found.expect(known is not None, f"answered but not billed: {name}")
             found.expect(served is not None, f"answered but never forwarded: {name}")
