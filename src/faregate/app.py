@@ -166,7 +166,10 @@ class Runtime:
     async def _admin_key(self) -> None:
         """The bootstrap admin key: from the environment, or made on the first start and said once."""
         given = self.settings.admin_key
-        found = await self.ledger.bootstrap(hash_secret(given.get_secret_value()) if given else None)
+        per_usd = self.settings.credits.per_usd
+        found = await self.ledger.bootstrap(
+            hash_secret(given.get_secret_value()) if given else None, credits_per_usd=per_usd
+        )
         if found.admin_hash is None:
             made = make_admin()
             found = await self.ledger.bootstrap(hash_secret(made))

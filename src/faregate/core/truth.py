@@ -99,7 +99,7 @@ def finished_record(
         kind="actual",
         provider=candidate.provider,
         provider_kind=candidate.kind,
-        model=reading.model or candidate.model,
+        model=candidate.model,
         card=candidate.card,
         usage=usage_fields(usage),
         tier=cost.tier,

@@ -94,9 +94,9 @@ class Organizations:
         """
         return await self._database.write(_patch, reference, changes, self._database.now_us())
 
-    async def bootstrap(self, admin_hash: str | None) -> Bootstrap:
+    async def bootstrap(self, admin_hash: str | None, *, credits_per_usd: Decimal = Decimal(1000)) -> Bootstrap:
         """Create the bootstrap organization once; with a hash, make it the bootstrap admin key's."""
-        return await self._database.write(_bootstrap, admin_hash, self._database.now_us())
+        return await self._database.write(_bootstrap, admin_hash, credits_per_usd, self._database.now_us())
 
 
 def _insert(conn: Connection, values: Mapping[str, object], now_us: int) -> Organization:
@@ -137,13 +137,13 @@ def _patch(conn: Connection, reference: str, changes: Mapping[str, object], now_
     return _find(conn, found.id)
 
 
-def _bootstrap(conn: Connection, admin_hash: str | None, now_us: int) -> Bootstrap:
+def _bootstrap(conn: Connection, admin_hash: str | None, credits_per_usd: Decimal, now_us: int) -> Bootstrap:
     exists = select(_t.id).where(_t.id == BOOTSTRAP_ORGANIZATION_ID)
     if conn.execute(exists).first() is None:
         values = {
             "id": BOOTSTRAP_ORGANIZATION_ID,
             "name": "bootstrap",
-            "credits_per_usd": Decimal(1000),
+            "credits_per_usd": credits_per_usd,
             "markup_percent": Decimal(0),
             "ingest_charges": False,
             "default_account_id": BOOTSTRAP_ACCOUNT_ID,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from decimal import Decimal
 
 from faregate.ledger.accounts import Accounts
 from faregate.ledger.admin_audit import AdminAudit
@@ -32,9 +33,9 @@ class Ledger:
         self.summaries = Summaries(self.database)
         self.admin_audit = AdminAudit(self.database)
 
-    async def bootstrap(self, admin_hash: str | None) -> Bootstrap:
+    async def bootstrap(self, admin_hash: str | None, *, credits_per_usd: Decimal = Decimal(1000)) -> Bootstrap:
         """The bootstrap organization, its account and its admin key's hash; repeatable."""
-        return await self.organizations.bootstrap(admin_hash)
+        return await self.organizations.bootstrap(admin_hash, credits_per_usd=credits_per_usd)
 
     async def audit(self) -> list[Finding]:
         """Recompute G4; empty is good. Runs beside traffic."""
