@@ -10,7 +10,9 @@ import contextlib
 import errno
 import fcntl
 import json
+import logging
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -22,11 +24,13 @@ from pathlib import Path
 
 from faregate.credits.embedded import EmbeddedValkey
 from faregate.errors import ConfigError
-from faregate.settings import Settings
+from faregate.settings import Settings, child_environment
+
+log = logging.getLogger("faregate")
 
 _POLL_S = 0.1
 _RESTART_MOST_S = 5.0
-_BIND_PATIENCE_S = 10.0
+_BIND_PATIENCE_S = 5.0
 
 
 @dataclass(slots=True)
@@ -41,11 +45,12 @@ class _Worker:
 
 @dataclass(slots=True)
 class Parent:
-    """One `faregate serve`. `arguments` is what workers need to load the same settings."""
+    """One `faregate serve`. `arguments` is what workers need to load the same settings: config, overrides."""
 
     settings: Settings
     arguments: Mapping[str, object]
-    on_ready: Callable[[], None] = lambda: None
+    on_ready: Callable[[str], None] = lambda url: None
+    """Called once, with the address it listens on (http://host:port), when the first worker takes traffic."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Added to the workers' environment (never on a command line, where anybody could read it)."""
     _workers: dict[int, _Worker] = field(default_factory=dict)
@@ -54,12 +59,12 @@ class Parent:
     _stop: bool = False
 
     def run(self) -> int:
-        """Serve until SIGTERM or SIGINT. Returns the exit code."""
+        """Serve until SIGTERM or SIGINT. Returns the exit code: 0, or what a first worker that cannot start says."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        listener = _bind(self.settings.server.host, self.settings.server.port)
-        self.settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with self._embedded(), _pipe() as watch:
+        _make(self.settings.data_dir)
+        host, port = self.settings.server.host, self.settings.server.port
+        with self._owned(), _bound(host, port) as listener, self._embedded(), _pipe() as watch:
             try:
                 return self._serve(listener, watch)
             finally:
@@ -67,28 +72,30 @@ class Parent:
                 self._end_workers()
 
     def _serve(self, listener: socket.socket, watch: int) -> int:
-        if not self._start_and_wait(0, listener, watch):
-            return 1
+        code = self._start_and_wait(0, listener, watch)
+        if code or self._stopped():
+            return code
         self._fresh = False
         for index in range(1, self.settings.server.workers):
             self._start(index, listener, watch)
-        self.on_ready()
-        while not self._stop:
+        self.on_ready(_url(listener))
+        while not self._stopped():
             time.sleep(_POLL_S)
             self._mend(listener, watch)
         return 0
 
-    def _start_and_wait(self, index: int, listener: socket.socket, watch: int) -> bool:
-        """The first worker brings schema, admin key and journals in order; the others follow."""
+    def _start_and_wait(self, index: int, listener: socket.socket, watch: int) -> int:
+        """The first worker brings schema, admin key and journals in order; the others follow. Returns 0 or its code."""
         self._start(index, listener, watch)
         worker = self._workers[index]
-        while not self._stop:
+        while not self._stopped():
+            if not select.select([worker.ready_fd], [], [], _POLL_S)[0]:
+                continue
             if os.read(worker.ready_fd, 1):
                 worker.ready = True
-                return True
-            if worker.process.wait() is not None:
-                return False
-        return True
+                return 0
+            return 2 if worker.process.wait() == 2 else 1
+        return 0
 
     def _start(self, index: int, listener: socket.socket, watch: int) -> None:
         told, tell = os.pipe()
@@ -98,7 +105,7 @@ class Parent:
             [sys.executable, "-m", "faregate.worker", json.dumps(task)],
             pass_fds=(listener.fileno(), watch, tell),
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **self.environment},
+            env=child_environment(self.environment),
             start_new_session=True,
         )
         os.close(tell)
@@ -113,10 +120,18 @@ class Parent:
                 continue
             lived_s = time.monotonic() - worker.started_at
             worker.failures = 0 if lived_s > _RESTART_MOST_S else worker.failures + 1
-            time.sleep(min(_RESTART_MOST_S, 0.1 * 2**worker.failures - 0.1))
+            self._nap(min(_RESTART_MOST_S, 0.1 * 2**worker.failures - 0.1))
+            if self._stopped():
+                return
             os.close(worker.ready_fd)
-            print(f"worker {worker.index} ended with {worker.process.returncode}, starting it again", file=sys.stderr)
+            log.warning("worker %d ended with %s, starting it again", worker.index, worker.process.returncode)
             self._start(worker.index, listener, watch)
+
+    def _nap(self, seconds: float) -> None:
+        """Sleep, but not through a signal to stop."""
+        ends = time.monotonic() + seconds
+        while not self._stopped() and (left := ends - time.monotonic()) > 0:
+            time.sleep(min(left, _POLL_S))
 
     def _end_workers(self) -> None:
         for worker in self._workers.values():
@@ -130,18 +145,27 @@ class Parent:
                 worker.process.kill()
                 worker.process.wait()
 
+    def _owned(self) -> contextlib.AbstractContextManager[None]:
+        """The data directory's lock, when the embedded Valkey is to live in it. Asked for before the port."""
+        if self.settings.redis_url is not None:
+            return contextlib.nullcontext()
+        return _locked(self.settings.data_dir / "lock")
+
     @contextlib.contextmanager
     def _embedded(self) -> Iterator[None]:
         if self.settings.redis_url is not None:
             yield
             return
-        with _locked(self.settings.data_dir / "lock"):
-            self._valkey = EmbeddedValkey(self.settings.data_dir)
+        self._valkey = EmbeddedValkey(self.settings.data_dir)
+        try:
             self._fresh = self._valkey.start()
-            try:
-                yield
-            finally:
-                self._valkey.stop()
+            yield
+        finally:
+            self._valkey.stop()
+
+    def _stopped(self) -> bool:
+        """Changes behind our back."""
+        return self._stop
 
     def _on_signal(self, number: int, frame: object) -> None:
         self._stop = True
@@ -170,20 +194,37 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def _make(data_dir: Path) -> None:
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(f"data_dir: {data_dir} cannot be made: {error.strerror}", param="data_dir") from None
+
+
+@contextlib.contextmanager
+def _bound(host: str, port: int) -> Iterator[socket.socket]:
     """The port, with patience for the workers of a killed parent that are about to leave it."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    deadline = time.monotonic() + _BIND_PATIENCE_S
-    while True:
-        try:
-            listener.bind((host, port))
-            break
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
-                raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from None
-            time.sleep(0.1)
-    listener.listen(2048)
-    listener.set_inheritable(True)
-    return listener
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        deadline = time.monotonic() + _BIND_PATIENCE_S
+        while not _bind(listener, host, port, last=time.monotonic() > deadline):
+            time.sleep(_POLL_S)
+        listener.set_inheritable(True)
+        yield listener
+
+
+def _bind(listener: socket.socket, host: str, port: int, *, last: bool) -> bool:
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE or last:
+            raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+        return False
+    return True
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -55,6 +55,7 @@ __all__ = [
     "Settings",
     "Stripe",
     "Timing",
+    "child_environment",
     "example",
     "json_schema",
     "load",
@@ -98,6 +99,11 @@ def load(
     except ValidationError as error:
         raise _explain(error, document) from None
     return settings.model_copy(update={"admin_key": _admin_key(environ)})
+
+
+def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """What a process started by us finds in its environment: ours, and `extra`."""
+    return {**os.environ, **extra}
 
 
 def _from_file(path: Path, environ: Mapping[str, str]) -> Document:

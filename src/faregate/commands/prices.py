@@ -1,0 +1,70 @@
+"""`faregate prices`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from faregate.commands.catalog import configured_catalog
+from faregate.commands.options import AsJson, Config
+from faregate.commands.shared import show
+from faregate.core.money import plain
+from faregate.core.price import PriceCard
+from faregate.errors import ModelNotPriced
+from faregate.pricing.entries import TOKEN_CLASSES
+from faregate.pricing.listing import listing
+from faregate.settings import load
+
+app = typer.Typer(help="Show what a model costs, and why.", rich_markup_mode=None, add_completion=False)
+
+COLUMNS = {
+    "provider": "provider",
+    "model": "model",
+    "tier": "tier",
+    "item": "class",
+    "perMillionUsd": "USD per million",
+    "perUnitUsd": "USD per unit",
+    "source": "source",
+}
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps `show` a command of its own."""
+
+
+@app.command("show")
+def show_price(
+    model: Annotated[str, typer.Argument(help="The model, as its provider names it.")],
+    provider: Annotated[str | None, typer.Option(help="At this provider (a configured name, or a kind) only.")] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the price card in force now: every rate, and where it comes from."""
+    catalog = configured_catalog(load(config))
+    now_us = time.time_ns() // 1000
+    found = listing(catalog, provider=provider, model_id=model, now_us=now_us)
+    cards = [(each.provider, each.card) for each in found]
+    if not cards and (card := catalog.find(model, provider=provider or "", now_us=now_us)) is not None:
+        cards = [(card.provider, card)]
+    if not cards:
+        raise ModelNotPriced(f"no price for {model}{f' at {provider}' if provider else ''}", param="model")
+    show([row for seller, card in cards for row in _rows(seller, card)], COLUMNS, as_json=as_json)
+
+
+def _rows(seller: str, card: PriceCard) -> Iterator[dict[str, object]]:
+    for tier, rates in {"default": card.rates, **card.tiers}.items():
+        for item, rate in rates.items():
+            per = "perMillionUsd" if item in TOKEN_CLASSES else "perUnitUsd"
+            shown = plain(rate.scaleb(6) if per == "perMillionUsd" else rate)
+            yield {
+                "provider": seller,
+                "model": card.model,
+                "tier": tier,
+                "item": item,
+                per: shown,
+                "source": card.source,
+            }
