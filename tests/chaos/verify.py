@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from faregate.credits.embedded import socket_path
 from faregate.journal.records import unclosed
@@ -149,7 +151,9 @@ def _check_entries(found: Findings, book: sqlite3.Connection, overrun: int) -> d
 
 def connect(data_dir: Path) -> redis.Redis:
     """The data directory's own Valkey."""
-    return redis.Redis(unix_socket_path=str(socket_path(data_dir)), decode_responses=True, socket_timeout=2)
+    return redis.Redis(
+        unix_socket_path=str(socket_path(data_dir)), decode_responses=True, socket_timeout=2, retry=Retry(NoBackoff(), 0)
+    )
 
 
 def open_in_redis(data_dir: Path) -> list[str]:
