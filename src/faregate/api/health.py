@@ -1,0 +1,69 @@
+"""Operations: `/health/live`, `/health/ready`, `/metrics`. Public, so each is cheap however often it is asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from faregate.api.http import Reply, Request
+from faregate.api.services import Services
+from faregate.core.keys import BOOTSTRAP_KEY_ID
+from faregate.errors import FaregateError
+
+KEPT_S = 0.5
+_PATIENCE_S = 1.0
+
+
+async def live(services: Services, request: Request) -> Reply:
+    """The process answers."""
+    return Reply(body={"status": "ok"})
+
+
+async def metrics(services: Services, request: Request) -> Reply:
+    """Prometheus's text."""
+    text = await asyncio.to_thread(services.metrics_text)
+    return Reply(body=text, headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"})
+
+
+class Readiness:
+    """What new calls need, asked at most twice a second.
+
+    Redis (and whatever else admits) down: 503, nothing can be let in. SQL down alone: 200 and `degraded`, since
+    answers complete on the journal and known keys and balances go on.
+    """
+
+    def __init__(self) -> None:
+        self._asked_at = 0.0
+        self._asking: asyncio.Task[Reply] | None = None
+
+    async def ready(self, services: Services, request: Request) -> Reply:
+        """Which dependency is down, if any."""
+        now = services.clock.monotonic()
+        if self._asking is None or (self._asking.done() and now >= self._asked_at + KEPT_S):
+            self._asked_at = now
+            self._asking = asyncio.create_task(_ask(services))
+        return await asyncio.shield(self._asking)
+
+
+async def _ask(services: Services) -> Reply:
+    async def redis() -> None:
+        await services.gate.account(0, "health")
+
+    async def sql() -> None:
+        await services.ledger.keys.by_id(BOOTSTRAP_KEY_ID)
+
+    probes = {"redis": redis, "sql": sql, **services.probes}
+    answers = await asyncio.gather(*(_probe(probe) for probe in probes.values()))
+    checks = dict(zip(probes, answers, strict=True))
+    closed = any(word != "ok" for name, word in checks.items() if name != "sql")
+    status = "unavailable" if closed else "ok" if checks["sql"] == "ok" else "degraded"
+    return Reply(body={"status": status, "checks": checks}, status=503 if closed else 200)
+
+
+async def _probe(probe: Callable[[], Awaitable[None]]) -> str:
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            await probe()
+    except (FaregateError, TimeoutError):
+        return "down"
+    return "ok"

@@ -1,0 +1,77 @@
+"""The control plane on one page: every route with the scopes that open it (any one will do; none: public)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.routing import BaseRoute, Route
+
+from faregate.api import accounts, admin_keys, admin_organizations, admin_reads, health, models, transactions, usage
+from faregate.api.endpoint import Endpoint, Rule, not_found
+from faregate.api.services import Services
+from faregate.auth.scopes import Scope
+
+Scopes = tuple[Scope, ...]
+_READ: Scopes = ("usage:read",)
+_MONEY: Scopes = ("credits:write",)
+_EITHER: Scopes = ("usage:read", "credits:write")
+_MODELS: Scopes = ("proxy", "usage:read")
+_ADMIN: Scopes = ("admin",)
+
+
+def table() -> tuple[Rule, ...]:
+    """Every rule, in the order of the contract."""
+    catalogue, readiness = models.Models(), health.Readiness()
+    return (
+        # Operations
+        Rule("GET", "/health/live", (), health.live),
+        Rule("GET", "/health/ready", (), readiness.ready),
+        Rule("GET", "/metrics", (), health.metrics),
+        # Accounts and credits
+        Rule("POST", "/v1/accounts/create", _MONEY, accounts.create),
+        Rule("GET", "/v1/accounts", _MONEY, accounts.list_all),
+        Rule("GET", "/v1/accounts/get", _MONEY, accounts.get),
+        Rule("GET", "/v1/accounts/balance", _MONEY, accounts.balance),
+        Rule("POST", "/v1/accounts/credits/add", _MONEY, accounts.credits_add),
+        Rule("POST", "/v1/accounts/credits/deduct", _MONEY, accounts.credits_deduct),
+        Rule("GET", "/v1/transactions", _EITHER, transactions.list_all),
+        Rule("POST", "/v1/transactions/create", _MONEY, transactions.create),
+        # Usage and models
+        Rule("GET", "/v1/usage", _READ, usage.list_all),
+        Rule("GET", "/v1/usage/{id}", _READ, usage.get),
+        Rule("GET", "/v1/models", _MODELS, catalogue.list_all),
+        Rule("POST", "/v1/models/calculate", _MODELS, models.calculate),
+        Rule("GET", "/v1/models/{id:path}", _MODELS, models.get),
+        # Administration
+        Rule("POST", "/v1/admin/organizations", _ADMIN, admin_organizations.create),
+        Rule("GET", "/v1/admin/organizations", _ADMIN, admin_organizations.list_all),
+        Rule("GET", "/v1/admin/organizations/{id}", _ADMIN, admin_organizations.get),
+        Rule("PATCH", "/v1/admin/organizations/{id}", _ADMIN, admin_organizations.patch),
+        Rule("POST", "/v1/admin/keys", _ADMIN, admin_keys.create),
+        Rule("GET", "/v1/admin/keys", _ADMIN, admin_keys.list_all),
+        Rule("GET", "/v1/admin/keys/{id}", _ADMIN, admin_keys.get),
+        Rule("PATCH", "/v1/admin/keys/{id}", _ADMIN, admin_keys.patch),
+        Rule("DELETE", "/v1/admin/keys/{id}", _ADMIN, admin_keys.revoke),
+        Rule("POST", "/v1/admin/keys/{id}/rotate", _ADMIN, admin_keys.rotate),
+        Rule("GET", "/v1/admin/audit", _ADMIN, admin_reads.audit),
+        Rule("GET", "/v1/admin/holds", _ADMIN, admin_reads.holds),
+    )
+
+
+def routes(services: Services) -> list[BaseRoute]:
+    """The table as Starlette routes, and at their end the 404 of everything else: add other routes before them."""
+    by_path: dict[str, dict[str, Rule]] = {}
+    for rule in table():
+        by_path.setdefault(rule.path, {})[rule.method] = rule
+    found: list[BaseRoute] = [Route(path, _asgi(Endpoint(path, rules, services))) for path, rules in by_path.items()]
+    return [*found, Route("/{path:path}", _asgi(_NotFound()))]
+
+
+class _NotFound:
+    """Starlette takes objects for ASGI callables, and functions for handlers."""
+
+    __call__ = staticmethod(not_found)
+
+
+def _asgi(app: object) -> Any:
+    return app

@@ -1,0 +1,137 @@
+"""Transactions: the ledger's entries, `/v1/transactions…`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, cast
+
+from pydantic import AfterValidator
+
+from faregate.api.accounts import AccountQuery, replayable
+from faregate.api.fields import Amount, Limit, Metadata, Offset, Text, iso, pagination, span
+from faregate.api.http import Body, Reply, Request, ok
+from faregate.api.money import Debit, add, deduct
+from faregate.api.services import Services
+from faregate.api.tenancy import Reference, account_of, find_account, organization_of
+from faregate.api.usage import record_json
+from faregate.core.money import credits, parse_credits
+from faregate.errors import NotFound
+from faregate.ledger.posting import Entry
+from faregate.ledger.transactions import Transaction, TransactionFilter
+
+Part = Literal["reservation", "usage"]
+PARTS = frozenset({"reservation", "usage"})
+
+
+def _parts(text: str) -> str:
+    if not PARTS.issuperset(text.split(",")):
+        raise ValueError("must be reservation, usage, or both with a comma")
+    return text
+
+
+class TransactionsQuery(Body):
+    """GET /v1/transactions."""
+
+    account_id: Reference | None = None
+    external_id: Reference | None = None
+    organization_id: Reference | None = None
+    type: Literal["credit", "debit"] | None = None
+    start_date: Reference | None = None
+    end_date: Reference | None = None
+    limit: Limit = 100
+    offset: Offset = 0
+    include: Annotated[str, AfterValidator(_parts)] | None = None
+
+
+class NewTransaction(AccountQuery):
+    """POST /v1/transactions/create."""
+
+    amount: Amount
+    type: Literal["credit", "debit"]
+    description: Text | None = None
+    metadata: Metadata | None = None
+
+
+async def list_all(services: Services, request: Request) -> Reply:
+    """Newest first."""
+    query = request.params(TransactionsQuery)
+    start_us, end_us = span(query.start_date, query.end_date)
+    organization_id = await organization_of(services, request.principal, query.organization_id)
+    account = await find_account(services, request.principal, organization_id, query)
+    wanted = TransactionFilter(
+        organization_id=organization_id,
+        account_id=account.id if account else None,
+        type=query.type,
+        start_us=start_us,
+        end_us=end_us,
+    )
+    parts = cast(frozenset[Part], frozenset(query.include.split(",")) if query.include else frozenset())
+    page = await services.ledger.transactions.list(wanted, limit=query.limit, offset=query.offset, include=parts)
+    items = [_item_json(item, parts) for item in page.items]
+    return ok(items=items, pagination=pagination(page))
+
+
+async def create(services: Services, request: Request) -> Reply:
+    """A credit goes the way of credits/add, a debit that of credits/deduct."""
+    body = request.body(NewTransaction)
+    amount = parse_credits(body.amount, "amount")
+    organization_id = await organization_of(services, request.principal, body.organization_id)
+    account = await account_of(services, request.principal, organization_id, body)
+    if body.type == "credit":
+        entry = await add(
+            services,
+            request.principal,
+            account,
+            amount,
+            description=body.description,
+            metadata=body.metadata,
+        )
+        return ok(transaction=entry_json(entry))
+    debit = Debit(
+        account=account,
+        microcredits=amount,
+        endpoint="transactions.create",
+        description=body.description,
+        metadata=body.metadata or {},
+    )
+    entry, replayed = await deduct(services, request, debit)
+    return replayable(replayed, transaction=entry_json(entry))
+
+
+def entry_json(entry: Entry) -> dict[str, object]:
+    """An entry as the API shows it: `amount` has no sign, `type` says which way it went."""
+    return {
+        "id": entry.id,
+        "accountId": entry.account_id,
+        "type": entry.type,
+        "amount": credits(abs(entry.amount)),
+        "description": entry.description,
+        "reason": entry.reason,
+        "paymentMethod": entry.payment_method,
+        "usageId": entry.usage_id,
+        "balanceAfter": credits(entry.balance_after),
+        "metadata": entry.metadata or {},
+        "createdAt": iso(entry.created_us),
+    }
+
+
+def _item_json(item: Transaction, parts: frozenset[Part]) -> dict[str, object]:
+    shown = entry_json(item.entry)
+    if "usage" in parts:
+        shown["usage"] = None if item.usage is None else record_json(item.usage)
+    if "reservation" in parts:
+        shown["reservation"] = None if item.reservation is None else _reservation_json(item.reservation)
+    return shown
+
+
+def _reservation_json(row: Mapping[str, object]) -> dict[str, object]:
+    expires_us, amount = row["expires_us"], row["amount"]
+    if not isinstance(expires_us, int) or not isinstance(amount, int):
+        raise NotFound("the reservation cannot be read")
+    return {
+        "id": row["id"],
+        "accountId": row["account_id"],
+        "amount": credits(amount),
+        "status": row["state"],
+        "expiresAt": iso(expires_us),
+    }
