@@ -43,6 +43,13 @@ def encode_record(record: Record) -> bytes:
 def decode_record(data: bytes) -> Record:
     """The record again. Raises ValueError on bytes that are none."""
     raw: dict[str, Any] = orjson.loads(data)
+    try:
+        return _record(raw)
+    except (TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        raise ValueError(f"not a record: {type(error).__name__}") from error
+
+
+def _record(raw: Mapping[str, Any]) -> Record:
     known = {name: raw[name] for name in _RECORD_FIELDS if name in raw}
     for name in _DECIMALS:
         if name in known:
