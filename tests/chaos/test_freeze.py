@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sqlite3
+from collections.abc import Callable
 
 import pytest
 
@@ -46,7 +47,7 @@ async def test_a_frozen_worker_is_swept_and_its_late_truth_is_one_adjustment(wor
     assert _count(world, "kind = 'adjustment'") > 0
 
 
-async def _soon(condition, timeout_s: float = 8.0) -> bool:  # type: ignore[no-untyped-def]
+async def _soon(condition: Callable[[], bool], timeout_s: float = 8.0) -> bool:
     for _ in range(int(timeout_s / 0.1)):
         if condition():
             return True

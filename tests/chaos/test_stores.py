@@ -53,7 +53,7 @@ async def test_two_hundred_calls_on_a_balance_for_a_few_do_not_overspend(world: 
     world.gateway.workers = 4
     balance = 1_000_000
     await world.start(credits=1)
-    told = {"output_tokens": 60, "first_byte_s": 0.05}
+    told: dict[str, object] = {"output_tokens": 60, "first_byte_s": 0.05}
     load = Load(world.gateway.port, connections=200, calls=200, told=lambda n: told, stream=lambda n: n % 2 == 0)
     async with load:
         await load.done()

@@ -1,4 +1,4 @@
-"""The guarantees, checked from outside: SQLite and Redis read directly, the upstream's own account, the clients' answers.
+"""The guarantees, checked from outside: SQLite and Redis directly, the upstream's own account, the clients' answers.
 
 G3  every answer received whole has exactly one usage record, and its charge is the exact price of what was served;
     every call the upstream served has one; a refused call that was never forwarded costs nothing
@@ -91,7 +91,8 @@ def _shortened(lines: list[str]) -> list[str]:
     by_kind: dict[str, list[str]] = defaultdict(list)
     for line in lines:
         by_kind[line.partition(":")[0]].append(line)
-    return [line for group in by_kind.values() for line in [*group[:10], *[f"... {len(group)} in all"] * (len(group) > 10)]]
+    more = [f"... {len(group)} {kind}" for kind, group in by_kind.items() if len(group) > 10]
+    return [line for group in by_kind.values() for line in group[:10]] + more
 
 
 def _billed(book: sqlite3.Connection) -> dict[str, Billed]:
@@ -151,9 +152,9 @@ def _check_entries(found: Findings, book: sqlite3.Connection, overrun: int) -> d
 
 def connect(data_dir: Path) -> redis.Redis:
     """The data directory's own Valkey."""
-    return redis.Redis(
-        unix_socket_path=str(socket_path(data_dir)), decode_responses=True, socket_timeout=2, retry=Retry(NoBackoff(), 0)
-    )
+    path = str(socket_path(data_dir))
+    once = Retry(NoBackoff(), 0)
+    return redis.Redis(unix_socket_path=path, decode_responses=True, socket_timeout=2, retry=once)
 
 
 def open_in_redis(data_dir: Path) -> list[str]:
