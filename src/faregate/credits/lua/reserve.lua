@@ -49,12 +49,12 @@ for i = FIRST_LIMIT, #ARGV, 5 do
   elseif kind == 't' then
     if not available_tokens or rest < available_tokens then available_tokens, tightest_tokens = rest, i end
   elseif rest < 1 and not forced then
-    return { 'limited', tostring((i - FIRST_LIMIT) / 5), tostring(kind == 'n' and 0 or ends - now) }
+    return { 'limited', tostring((i - FIRST_LIMIT) / 5), string.format('%.0f', kind == 'n' and 0 or ends - now) }
   end
 end
 
 local function refused(i)
-  return { 'limited', tostring((i - FIRST_LIMIT) / 5), tostring(tonumber(ARGV[i + 4]) - now) }
+  return { 'limited', tostring((i - FIRST_LIMIT) / 5), string.format('%.0f', tonumber(ARGV[i + 4]) - now) }
 end
 
 local granted, tokens = want, want_tokens
