@@ -48,6 +48,7 @@ class Pipe:
         self._failures = 0
         self._retry_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._tick_at = 0.0
         self._outgoing: list[bytes] = []
         self._queued: deque[_Call] = deque()
         self._waiting: deque[_Call] = deque()
@@ -76,7 +77,8 @@ class Pipe:
         if not self._queued:
             loop.call_soon(self._flush)
         if self._timer is None:
-            self._timer = loop.call_later(_TICK_S, self._tick)
+            self._tick_at = loop.time() + _TICK_S
+            self._timer = loop.call_at(self._tick_at, self._tick)
         self._queued.append(call)
         self._outgoing.append(hiredis.pack_command(parts))  # type: ignore[arg-type]  # its stub errs
         return await call.future
@@ -103,8 +105,11 @@ class Pipe:
     def _tick(self) -> None:
         """One timer for all calls: a time-out of its own for each would cost more than the call."""
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(_TICK_S, self._tick) if self._waiting or self._queued else None
         now = loop.time()
+        stood_still, self._tick_at = now - self._tick_at > _TICK_S, now + _TICK_S
+        self._timer = loop.call_at(self._tick_at, self._tick) if self._waiting or self._queued else None
+        if stood_still:
+            return  # The loop was busy for longer than a tick: replies that came meanwhile are read first.
         for queue in (self._waiting, self._queued):
             for call in queue:
                 if call.deadline <= now and not call.future.done():
