@@ -17,6 +17,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Generic, Protocol, TypeVar
 
 from faregate.auth.flights import Flights
@@ -227,7 +228,8 @@ def _principal(stored: StoredKey, digest: str) -> _Presented:
         test=stored.test,
         above_organizations=stored.above_organizations,
         expires_at=stored.expires_at,
-        credits_per_usd=stored.credits_per_usd,
+        # A test key's calls are metered and recorded, and take no credit.
+        credits_per_usd=Decimal(0) if stored.test else stored.credits_per_usd,
         markup_percent=stored.markup_percent,
         secret_hash=digest,
     )
