@@ -1,0 +1,174 @@
+"""The provider refuses, fails or falls silent."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from tests.story.conftest import Open
+from tests.story.house import INPUT, OUTPUT, PROVIDER_KEY, House, events, said
+from tests.story.raw import RawUpstream
+from tests.upstreams.scripted import Script, Scripted
+
+WHOLE = 1_000_000_000
+
+
+async def assert_free(house: House) -> None:
+    await house.settled()
+    assert await house.records() == []
+    assert await house.balance() == WHOLE
+
+
+def code(got: httpx.Response) -> tuple[int, str]:
+    return got.status_code, got.json()["error"]["code"]
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 413, 422, 429])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_refusal_passes_in_its_own_words_and_is_free(house: House, status: int, stream: bool) -> None:
+    got = await house.call(script={"status": status, "headers": [["retry-after", "9"]]}, stream=stream)
+    assert (got.status_code, got.json()["error"]["message"]) == (status, f"scripted {status}")
+    assert got.headers["retry-after"] == "9"
+    await assert_free(house)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_trouble_with_our_own_credentials_is_ours_to_report(house: House, status: int) -> None:
+    got = await house.call(script={"status": status})
+    assert code(got) == (502, "upstream_error")
+    await assert_free(house)
+
+
+@pytest.mark.parametrize("status", [500, 503, 529])
+async def test_a_failure_is_502_after_retries_and_free(open_house: Open, upstream: Scripted, status: int) -> None:
+    house = await open_house(providers__up={"retries": 1})
+    upstream.scripts["m"] = Script(status=status) if status != 529 else Script(status=502)
+    assert code(await house.call()) == (502, "upstream_error")
+    assert len(upstream.served) == 2
+    await assert_free(house)
+
+
+async def test_an_error_that_echoes_our_key_does_not_leak_it(open_house: Open) -> None:
+    echo = b'{"error":{"message":"bad header: Bearer %s"}}' % PROVIDER_KEY.encode()
+    async with RawUpstream([echo], status="400 Bad Request", content_type="application/json") as raw:
+        house = await open_house(providers__up={"base_url": raw.url})
+        got = await house.call()
+    assert got.status_code == 400
+    assert PROVIDER_KEY not in got.text
+    assert "Bearer" in got.text
+
+
+async def test_a_stream_that_echoes_our_key_in_its_error_does_not_leak_it(open_house: Open) -> None:
+    echo = b'{"error":{"message":"bad header: Bearer %s"}}' % PROVIDER_KEY.encode()
+    async with RawUpstream([echo], status="400 Bad Request", content_type="text/event-stream") as raw:
+        house = await open_house(providers__up={"base_url": raw.url})
+        got = await house.call(stream=True)
+    assert got.status_code == 400
+    assert PROVIDER_KEY not in got.text
+
+
+@pytest.mark.parametrize("fault", ["reset_before_headers", "close_before_headers"])
+async def test_a_provider_that_hangs_up_before_it_answers_is_502(house: House, fault: str) -> None:
+    assert code(await house.call(script={"fault": fault})) == (502, "upstream_error")
+    await assert_free(house)
+
+
+async def test_a_redirect_is_not_followed(house: House) -> None:
+    assert code(await house.call("up/redirect")) == (502, "upstream_error")
+    await assert_free(house)
+
+
+async def test_nobody_listens_so_the_next_candidate_answers(open_house: Open, upstream: Scripted) -> None:
+    house = await open_house(providers__down={"base_url": upstream.refused_url}, models={"fast": ["down/m", "up/m"]})
+    got = await house.call("fast")
+    assert (got.status_code, got.headers["x-faregate-provider"]) == (200, "up")
+    assert (await house.record()).provider == "up"
+
+
+@pytest.mark.parametrize("first", ["broken", "unauthorized", "rate-limited", "reset"])
+async def test_a_failed_candidate_is_free_and_the_next_is_charged_once(
+    open_house: Open, upstream: Scripted, first: str
+) -> None:
+    house = await open_house(models={"fast": [f"up/{first}", "up/m"]})
+    got = await house.call("fast")
+    assert (got.status_code, got.headers["x-faregate-model"]) == (200, "m")
+    assert len(upstream.served) == 2
+    assert (await house.record()).charge_microcredits == 10 * INPUT + 5 * OUTPUT
+
+
+async def test_no_answer_in_time_is_504_and_free(open_house: Open, upstream: Scripted) -> None:
+    house = await open_house(providers__up={"timeout_s": 0.15})
+    assert code(await house.call("up/hang")) == (504, "upstream_timeout")
+    await assert_free(house)
+    assert upstream.served[0].outcome == "aborted"
+
+
+async def test_a_failure_whose_body_carries_usage_is_charged_once(open_house: Open, upstream: Scripted) -> None:
+    house = await open_house(providers__up={"retries": 2})
+    assert (await house.call("up/broken-with-usage")).status_code == 502
+    assert len(upstream.served) == 1
+    assert (await house.record()).charge_microcredits == 10 * INPUT
+
+
+@pytest.mark.parametrize("fault", ["reset_mid", "truncate"])
+async def test_a_broken_stream_charges_what_was_delivered_and_says_so(house: House, fault: str) -> None:
+    body = await house.stream(script={"fault": fault, "output_tokens": 10})
+    assert said(body) == " word" * 5
+    assert events(body)[-1]["error"]["code"] == "upstream_error"
+    assert b"[DONE]" not in body
+    record = await house.record()
+    assert (record.estimated, record.outcome) == (True, "upstream_error")
+    assert (
+        record.charge_microcredits == counted(record.usage, "input") * INPUT + counted(record.usage, "output") * OUTPUT
+    )
+    assert 5 <= counted(record.usage, "output") <= 8
+
+
+def counted(usage: object, name: str) -> int:
+    assert isinstance(usage, dict)
+    count = usage[f"{name}_tokens"]
+    assert isinstance(count, int)
+    return count
+
+
+@pytest.mark.parametrize("fault", ["hang_mid", "comments"])
+async def test_silence_in_mid_stream_times_out_whatever_the_comments(
+    open_house: Open, upstream: Scripted, fault: str
+) -> None:
+    house = await open_house(providers__up={"idle_timeout_s": 0.2})
+    body = await house.stream(script={"fault": fault, "output_tokens": 10})
+    assert events(body)[-1]["error"]["code"] == "upstream_timeout"
+    assert (await house.record()).estimated
+    assert upstream.served[0].outcome == "aborted"
+
+
+async def test_comments_alone_are_not_an_answer(open_house: Open) -> None:
+    house = await open_house(providers__up={"timeout_s": 0.2, "idle_timeout_s": 5})
+    body = await house.stream(script={"fault": "comments", "output_tokens": 0})
+    assert events(body)[-1]["error"]["code"] == "upstream_timeout"
+    await assert_free(house)
+
+
+async def test_a_stream_without_its_end_is_not_a_success(house: House) -> None:
+    body = await house.stream("up/no-done")
+    assert events(body)[-1]["error"]["code"] == "upstream_error"
+    record = await house.record()
+    assert (record.outcome, record.charge_microcredits) == ("truncated", 10 * INPUT + 5 * OUTPUT)
+
+
+async def test_a_broken_plain_answer_is_502(house: House) -> None:
+    assert code(await house.call("up/truncated")) == (502, "upstream_error")
+    await house.settled()
+
+
+async def test_an_error_event_in_mid_stream_passes_through(house: House) -> None:
+    body = await house.stream("up/error-event")
+    assert [event["error"]["message"] for event in events(body) if "error" in event] == ["scripted error"]
+    record = await house.record()
+    assert (record.outcome, record.estimated) == ("upstream_error", True)
+
+
+async def test_an_error_event_before_any_output_is_free(house: House) -> None:
+    body = await house.stream(script={"fault": "error_event", "output_tokens": 0})
+    assert "error" in events(body)[0]
+    await assert_free(house)
