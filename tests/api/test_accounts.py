@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from tests.api.conftest import Caller, World, code, exact
 
-from faregate.core.call import bucket_of
-from faregate.errors import StoreUnavailable
+from faregate.api import money
+from faregate.core.call import Committed, Record, bucket_of
+from faregate.errors import BookUnavailable, StoreUnavailable
 
 HOSTILE: list[bytes] = [
     *(b"0", b"-0", b"-0.0", b"-1", b"1e308", b"-1e308", b"1e-400", b"10000000000000000000", b"0.0000001"),
@@ -264,6 +265,43 @@ async def test_a_refusal_is_not_remembered_and_keys_are_an_organization_s_own(wo
     assert (await ann.post("/v1/accounts/credits/deduct", body, idempotency_key="k1")).status_code == 200
     other = await bob.post("/v1/accounts/credits/deduct", {"accountId": of_bob, "amount": 4}, idempotency_key="k1")
     assert (other.status_code, other.json()["balance"]) == (200, 5)
+
+
+async def test_a_slow_book_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    caller, account_id = await world.tenant("5")
+    monkeypatch.setattr(world.owner, "_settle_wait_s", 0.0)
+    for left in (3, 1):
+        answer = await caller.post("/v1/accounts/credits/deduct", {"accountId": account_id, "amount": 2})
+        assert (answer.status_code, answer.json()["balance"]) == (200, left)
+        assert "idempotent-replayed" not in answer.headers
+    assert await world.owner.drain(5.0)
+    assert (await _balance(caller, account_id))["reserved"] == 0
+
+
+async def test_a_book_that_is_away_is_said_and_the_deduction_is_booked_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller, account_id = await world.tenant("5")
+    monkeypatch.setattr(world.owner, "_settle_wait_s", 0.0)
+    monkeypatch.setattr(money, "_BOOK_PATIENCE_S", 0.05)
+    commit, away = world.ledger.database.commit, True
+
+    async def slow(record: Record) -> Committed:
+        if away:
+            raise BookUnavailable("down")
+        return await commit(record)
+
+    monkeypatch.setattr(world.ledger.database, "commit", slow)
+    body = {"accountId": account_id, "amount": 2}
+    refused = await caller.post("/v1/accounts/credits/deduct", body, idempotency_key="k1")
+    assert code(refused) == (503, "store_unavailable")
+    assert "Idempotency-Key" in refused.json()["error"]["message"]
+    assert (await _balance(caller, account_id))["reserved"] == 2
+    away = False
+    assert await world.owner.drain(5.0)
+    again = await caller.post("/v1/accounts/credits/deduct", body, idempotency_key="k1")
+    assert (again.status_code, again.json()["balance"]) == (200, 3)
+    assert (await _balance(caller, account_id))["available"] == 3
 
 
 async def test_a_key_s_own_limit_counts_deductions(world: World) -> None:

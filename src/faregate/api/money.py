@@ -134,7 +134,7 @@ async def _deduct(
     await services.owner.forward(held)
     committed = await _settle(services, held)
     entry = await services.ledger.transactions.get(debit.account.organization_id, committed.usage_id)
-    if committed.new:
+    if committed.new or not keyed:
         return entry, False
     return _replayed(debit, entry), True
 
