@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from faregate.commands.local import BUCKETS, WAIT_S, Book, journal_folder
+from faregate.commands.local import BUCKETS, WAIT_S, Book
 from faregate.credits.gate import parse_hold
 from faregate.credits.names import base, hold_keys, member
 from faregate.credits.pipe import Arg, Pipe
@@ -180,7 +180,7 @@ async def journal_drift(settings: Settings, *, running: bool) -> list[Finding]:
     """Journals of dead processes with holds in them. A running server has two heartbeats to replay them."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + (2 * settings.timing.heartbeat_s + 1 if running else 0)
-    while found := [*_left_over(journal_folder(settings))]:
+    while found := [*_left_over(settings.data_dir / "journal")]:
         if loop.time() >= deadline:
             return found
         await asyncio.sleep(_AGAIN_S)
