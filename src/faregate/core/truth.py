@@ -13,9 +13,9 @@ from decimal import Decimal
 from typing import Literal
 
 from faregate.core.call import Call, Candidate, Estimate, Principal, Record
-from faregate.core.money import charge_microcredits
+from faregate.core.money import MAX_MICROCREDITS, charge_microcredits
 from faregate.core.price import Cost
-from faregate.core.pricing import price
+from faregate.core.pricing import line, price
 from faregate.core.usage import Reading, Usage
 from faregate.errors import FaregateError
 
@@ -89,11 +89,7 @@ def finished_record(
     if usage is None:
         return None
     reading = outcome.reading
-    try:
-        cost = _priced(candidate, usage, reading)
-    except FaregateError:  # Counts that cannot be, or a class without a rate: the call is owed for all the same.
-        usage, estimated = _filled(Usage(), reading, call, estimate), True
-        cost = price(candidate.card, usage)
+    owed = _owed(usage, reading, call, candidate, estimate, principal)
     record = replace(
         intent,
         kind="actual",
@@ -101,19 +97,47 @@ def finished_record(
         provider_kind=candidate.kind,
         model=candidate.model,
         card=candidate.card,
-        usage=usage_fields(usage),
-        tier=cost.tier,
-        cost_usd=cost.usd,
-        charge_microcredits=charge_microcredits(
-            cost.usd, principal.credits_per_usd, principal.markup_percent, call.multiplier
-        ),
-        lines=tuple((x.item, f"{x.quantity:f}", f"{x.rate:f}", f"{x.amount:f}") for x in cost.lines),
-        estimated=estimated,
+        usage=usage_fields(owed.usage),
+        tier=owed.cost.tier,
+        cost_usd=owed.cost.usd,
+        charge_microcredits=owed.microcredits,
+        lines=tuple((x.item, f"{x.quantity:f}", f"{x.rate:f}", f"{x.amount:f}") for x in owed.cost.lines),
+        estimated=estimated or owed.guessed,
         outcome=_word(outcome),
         status=outcome.status,
         raw_usage=reading.raw_usage.decode("utf-8", "replace") or None,
     )
-    return record, cost
+    return record, owed.cost
+
+
+@dataclass(frozen=True, slots=True)
+class _Owed:
+    """What a usage comes to, on the best basis that has a price."""
+
+    usage: Usage
+    cost: Cost
+    microcredits: int
+    guessed: bool
+
+
+def _owed(
+    usage: Usage, reading: Reading, call: Call, candidate: Candidate, estimate: Estimate, principal: Principal
+) -> _Owed:
+    """On what was counted; if that cannot be (or has no rate), on what was sent and delivered; at last on the estimate.
+
+    Never fails: a provider's odd number must not leave a hold open, nor stop the heartbeat that asks for progress.
+    """
+    guess = _filled(Usage(), reading, call, estimate)
+    for basis, said in ((usage, reading), (guess, replace(reading, provider_cost_usd=None))):
+        try:
+            cost = _priced(candidate, basis, said)
+        except FaregateError:
+            continue
+        charge = charge_microcredits(cost.usd, principal.credits_per_usd, principal.markup_percent, call.multiplier)
+        if charge <= MAX_MICROCREDITS:
+            return _Owed(basis, cost, charge, basis is not usage)
+    cost = Cost(usd=estimate.input_usd, lines=(line("estimate", 1, estimate.input_usd),))
+    return _Owed(guess, cost, estimate.input_microcredits, True)
 
 
 def _priced(candidate: Candidate, usage: Usage, reading: Reading) -> Cost:
@@ -146,8 +170,7 @@ def progress_microcredits(
     """What a call in flight is worth now: its input and the output delivered so far."""
     usage = _filled(reading.usage or Usage(), reading, call, estimate)
     usage = replace(usage, output_tokens=max(usage.output_tokens or 0, reading.delivered_tokens))
-    cost = price(candidate.card, usage)
-    return charge_microcredits(cost.usd, principal.credits_per_usd, principal.markup_percent, call.multiplier)
+    return _owed(usage, reading, call, candidate, estimate, principal).microcredits
 
 
 _USAGE_FIELDS = tuple(f.name for f in fields(Usage) if f.name not in ("tool_use_billable", "custom"))
