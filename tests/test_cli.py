@@ -15,7 +15,6 @@ from faregate import __version__, cli
 from faregate.settings import load
 from tests.cli_support import faregate
 
-pytestmark = pytest.mark.xdist_group("cli")
 VECTORS = Path(__file__).parent / "vectors"
 
 

@@ -23,7 +23,6 @@ from faregate.ledger.organizations import BOOTSTRAP_ORGANIZATION_ID as ORGANIZAT
 from faregate.ports import Ask
 from faregate.settings import Settings, load
 
-pytestmark = pytest.mark.xdist_group("cli")
 BUCKET = bucket_of(ORGANIZATION)
 GATE, ACCT, HOLDS, DUE = hold_keys(BUCKET, ACCOUNT)
 SEEN = InGate(posted=5, seq=3, held=2, warm=True, holds={"h": 2})
@@ -43,7 +42,7 @@ async def book(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
     try:
         async with opened(settings, create=True) as at:
             assert at.gate is not None
-            await at.gate.epoch(BUCKET, calm=True)
+            await at.gate.calm(BUCKET, await at.gate.ticket(BUCKET))
             await LocalDesk(at).grant(None, ACCOUNT, {"amount": "10"})
             await at.gate.reserve(ask())
             yield at
@@ -140,7 +139,7 @@ async def test_reset_makes_every_account_cold_and_owners_put_holds_back(book: Bo
     assert await forget(book.pipe) > 0
     assert await book.gate.account(BUCKET, ACCOUNT) == {}
     assert await book.gate.reassert([held]) == ["ok"]
-    await book.gate.epoch(BUCKET, calm=True)
+    await book.gate.calm(BUCKET, await book.gate.ticket(BUCKET))
     await book.gate.reserve(ask())
     seen = await book.gate.account(BUCKET, ACCOUNT)
     assert (seen["posted"], seen["seq"], seen["held"]) == ("10000000", "1", "2000000")

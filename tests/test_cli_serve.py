@@ -224,6 +224,14 @@ def test_demo_leaves_anothers_book_alone(tmp_path: Path) -> None:
     done = faregate("demo", "--port", "0", data_dir=tmp_path)
     assert done.returncode == 2
     assert "was not made by faregate demo" in done.stderr
+    assert not (tmp_path / "demo.json").exists()
+
+
+def test_a_demo_that_never_started_leaves_no_key(tmp_path: Path) -> None:
+    with serving._locked(tmp_path / "lock"):
+        done = faregate("demo", "--port", "0", data_dir=tmp_path)
+    assert done.returncode == 2
+    assert not (tmp_path / "demo.json").exists()
 
 
 def test_a_worker_that_cannot_start_ends_the_server_with_its_reason(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ class Parent:
         """Serve until SIGTERM or SIGINT. Returns the exit code: 0, or what a first worker that cannot start says."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        _make(self.settings.data_dir)
+        make_data_dir(self.settings.data_dir)
         host, port = self.settings.server.host, self.settings.server.port
         with self._owned(), _bound(host, port) as listener, self._embedded(), _pipe() as watch:
             try:
@@ -194,7 +194,8 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def _make(data_dir: Path) -> None:
+def make_data_dir(data_dir: Path) -> None:
+    """Readable by its owner only. Raises ConfigError."""
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:

@@ -13,7 +13,7 @@ from faregate.commands.options import Config, Host, Port, Workers
 from faregate.commands.remote import Api, segment
 from faregate.commands.serve import announce, arguments, server_overrides
 from faregate.errors import ConfigError, InvalidApiKey, NotFound
-from faregate.serving import Parent
+from faregate.serving import Parent, make_data_dir
 from faregate.settings import Settings, load
 
 MODEL = "sandbox"
@@ -39,7 +39,13 @@ def demo(config: Config = None, host: Host = None, port: Port = None, workers: W
         on_ready=lambda url: welcome(url, settings, notes),
         environment={"FAREGATE_ADMIN_KEY": notes.admin_key},
     )
-    return parent.run()
+    make_data_dir(settings.data_dir)
+    notes.write(settings)
+    try:
+        return parent.run()
+    finally:
+        if not _has_book(settings):  # it never came to a first start: the key opens nothing
+            _path(settings).unlink(missing_ok=True)
 
 
 @dataclass(slots=True)
@@ -57,9 +63,8 @@ class Notes:
             stored = json.loads(_path(settings).read_bytes())
             return cls(admin_key=given or str(stored["admin_key"]) or make_admin(), key=str(stored["key"]))
         except FileNotFoundError:
-            if not given and (settings.data_dir / "faregate.db").exists():
-                message = f"{settings.data_dir} was not made by faregate demo: set FAREGATE_ADMIN_KEY to use it"
-                raise ConfigError(message) from None
+            if not given and _has_book(settings):
+                raise ConfigError("this book was not made by faregate demo: set FAREGATE_ADMIN_KEY to use it") from None
             return cls(admin_key=given or make_admin())
         except (OSError, ValueError, KeyError, TypeError):
             raise ConfigError(f"{_path(settings)} cannot be read: delete it, and set FAREGATE_ADMIN_KEY") from None
@@ -81,13 +86,17 @@ def _path(settings: Settings) -> Path:
     return settings.data_dir / "demo.json"
 
 
+def _has_book(settings: Settings) -> bool:
+    """Somebody may have an admin key for it already, which a new one would replace."""
+    return settings.database_url is not None or (settings.data_dir / "faregate.db").exists()
+
+
 # The account and the key --------------------------------------------------------------------------------
 
 
 def welcome(url: str, settings: Settings, notes: Notes) -> None:
     """Make what is missing, over the server's own API, and print how to call it."""
     announce(url)
-    notes.write(settings)
     reach = _reachable(url)
     api = Api(reach, notes.admin_key, direct=True)
     account = _account(api)
