@@ -28,7 +28,7 @@ from faregate.core.ids import uuid7
 from faregate.credits import embedded
 from faregate.credits.gate import GateTiming, RedisGate
 from faregate.credits.pipe import Pipe
-from faregate.errors import StoreUnavailable
+from faregate.errors import BookUnavailable, JournalUnavailable, StoreUnavailable
 from faregate.flow import Flow
 from faregate.gateway.endpoint import Endpoint
 from faregate.gateway.metrics import Metrics
@@ -53,6 +53,7 @@ DATA_PLANE = {
     "/v1/embeddings": "embeddings",
 }
 _START_PATIENCE_S = 5.0
+_NOTE_KEYS_S = 30.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -159,7 +160,7 @@ class Runtime:
         await self._admin_key()
         if self.worker == 0:
             await self._recover()
-        self._loops = [asyncio.create_task(work()) for work in (self.owner.run, self.recovery.run)]
+        self._loops = [asyncio.create_task(work()) for work in (self.owner.run, self.recovery.run, self._note_keys)]
         for loop in self._loops:
             loop.add_done_callback(_report)
 
@@ -181,10 +182,11 @@ class Runtime:
         try:
             await self._await_redis()
             await self._check_eviction()
+            tickets = await asyncio.gather(*(self.gate.ticket(bucket) for bucket in BUCKETS))
             await self.recovery.reassert()
             done = await asyncio.wait_for(self.recovery.replay(), _START_PATIENCE_S)
             if self.fresh and done:
-                await asyncio.gather(*(self.gate.epoch(bucket, calm=True) for bucket in BUCKETS))
+                await asyncio.gather(*map(self.gate.calm, BUCKETS, tickets))
         except (StoreUnavailable, TimeoutError) as error:
             log.warning("recovery goes on in the background: %s", error)
 
@@ -205,6 +207,19 @@ class Runtime:
             self.metrics.trouble(
                 "eviction", f"Redis evicts keys ({reply[1].decode()}): set maxmemory-policy noeviction"
             )
+
+    async def _note_keys(self) -> None:
+        """When each key was last used: for people who clean up, so now and then is enough."""
+        while True:
+            await asyncio.sleep(_NOTE_KEYS_S)
+            try:
+                await self.ledger.keys.touch(self.keys.take_used())
+            except BookUnavailable as error:
+                log.info("last uses of keys are not noted: %s", error)
+
+    async def journal_has_room(self) -> None:
+        if self.journal.bytes >= self.settings.journal.max_bytes:
+            raise JournalUnavailable("the journal is full")
 
     def metrics_text(self) -> bytes:
         """The exposition, with what is read off at the moment it is asked for."""
@@ -283,6 +298,7 @@ def _routes(runtime: Runtime) -> list[BaseRoute]:
             clock=runtime.clock,
             metrics_text=runtime.metrics_text,
             credits_per_usd=f"{runtime.settings.credits.per_usd:f}",
+            probes={"journal": runtime.journal_has_room},
         )
     )
 

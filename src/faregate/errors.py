@@ -152,6 +152,10 @@ class StoreUnavailable(FaregateError):
     retryable = True
 
 
+class StoreUnreached(StoreUnavailable):
+    """The same, and the request never left: nothing can have been applied."""
+
+
 class BookUnavailable(StoreUnavailable):
     """SQL is out of reach: what is journaled waits, what needs the book now is refused."""
 

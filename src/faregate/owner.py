@@ -25,7 +25,14 @@ from faregate.backlog import Backlog
 from faregate.core.call import Committed, Hold, Record, Snapshot
 from faregate.core.codec import encode_record
 from faregate.core.truth import zero_record
-from faregate.errors import BookRefused, BookUnavailable, FaregateError, JournalUnavailable, StoreUnavailable
+from faregate.errors import (
+    BookRefused,
+    BookUnavailable,
+    FaregateError,
+    JournalUnavailable,
+    StoreUnavailable,
+    StoreUnreached,
+)
 from faregate.ports import Ask, Beat, Book, Clock, Events, Gate, Journal, KeyChanged, SweptHold
 
 State = Literal["asking", "doubtful", "held", "forwarded", "learned", "ending"]
@@ -53,6 +60,8 @@ class Held:
     last_progress: int = 0
     last_ok: float = 0.0
     no_holds: int = 0
+    unsure: bool = False
+    """A reassert went unanswered: it may still arrive, after a release."""
     owed: Record | None = None
     """The truth, from the moment it is in the journal."""
     owed_at: float = 0.0
@@ -148,8 +157,8 @@ class Owner:
         try:
             held.hold = await self._gate.reserve(ask)
         except StoreUnavailable as error:
-            if isinstance(error, BookUnavailable):
-                self._forget(held)  # The gate answered: the account is cold and the book cannot warm it.
+            if isinstance(error, BookUnavailable | StoreUnreached):
+                self._forget(held)  # Answered (a cold account that the book cannot warm), or never sent.
             else:
                 held.state = "doubtful"  # It may have been applied: released until it is surely gone.
             raise
@@ -176,7 +185,9 @@ class Owner:
         held.state = "forwarded"
 
     async def _confirm(self, held: Held) -> None:
-        """We were stopped between hold and forward: is it still ours?"""
+        """We were stopped between hold and forward: is it still ours? Past its deadline no answer can be trusted."""
+        if self._overdue(held):
+            raise StoreUnavailable("the hold of this call has expired, try again", retry_after_s=1)
         answer = await self._gate.extend(self._beat_of(held))
         if answer == "no_hold":
             (answer,) = await self._gate.reassert([self._lost(held)])
@@ -192,12 +203,7 @@ class Owner:
             await self._overrun(held, record.charge_microcredits)
         held.state, held.owed = "learned", record
         held.owed_at = self._clock.monotonic()
-        journaled = True
-        try:
-            self._journal.learned(record)
-        except JournalUnavailable as error:
-            journaled = False
-            self._events.trouble("journal", error.message)
+        journaled = self._learn(held, record)
         end = self._own(self._close(held, record))
         if journaled:
             await asyncio.wait({end}, timeout=self._settle_wait_s)
@@ -207,15 +213,31 @@ class Owner:
             await asyncio.wait({end})
         return end.result() if end.done() else None
 
+    def _learn(self, held: Held, record: Record) -> bool:
+        try:
+            self._journal.learned(record)
+        except JournalUnavailable as error:
+            self._events.trouble("journal", error.message)
+            return False
+        return True
+
+    def _overdue(self, held: Held) -> bool:
+        """Nothing was heard of it for a hold deadline: a sweeper may have closed it, whatever Redis says now."""
+        return self._clock.monotonic() - held.last_ok > 3 * self._heartbeat_s
+
     async def release(self, held: Held) -> None:
         """End a hold whose truth is zero. Goes on in the background when Redis does not answer."""
+        if held.state == "forwarded":
+            self._learn(held, zero_record(held.intent))  # A replay must not take the call for one nobody knows about.
         held.state = "ending"
         end = self._own(self._release(held))
         await asyncio.wait({end}, timeout=self._settle_wait_s)
 
     async def _release(self, held: Held) -> None:
+        """Redis alone may say that it is over only while no sweeper can have been there; else the book must know."""
+        sure = not held.unsure and not self._overdue(held)
         answer = await self._persist(lambda: self._gate.release(held.hold))
-        if answer == "ok":
+        if answer == "ok" and sure:
             self._recent.append(_Closed(self._clock.monotonic(), held.hold, None, held))
             self._forget(held)
         else:
@@ -342,15 +364,23 @@ class Owner:
         await self._gate.fold(held.hold, arrears.hold, held.owed.charge_microcredits, owed)
 
     async def _hear(self, held: Held, answer: str) -> None:
-        now = self._clock.monotonic()
-        if answer == "ok":
-            held.last_ok = now
-        elif answer == "no_hold" and held.state in _KEPT and held.arrears is None:
-            (answer,) = await self._gate.reassert([self._lost(held)])
-            held.last_ok = now
+        if answer == "no_hold" and held.state in _KEPT and held.arrears is None:
             self._events.trouble("reasserted", held.hold.id)
-        if answer == "swept" or now - held.last_ok > 3 * self._heartbeat_s:
+            answer = await self._reassert(held)
+        if answer == "ok":
+            held.last_ok = self._clock.monotonic()
+        elif answer == "swept" or self._overdue(held):
             self._cut(held)
+
+    async def _reassert(self, held: Held) -> str:
+        try:
+            (answer,) = await self._gate.reassert([self._lost(held)])
+        except StoreUnreached:
+            return "lost"
+        except StoreUnavailable:
+            held.unsure = True
+            return "lost"
+        return answer
 
     def _cut(self, held: Held) -> None:
         self._events.trouble("cut", held.hold.id)
@@ -358,31 +388,49 @@ class Owner:
             held.on_cut()
 
     async def _on_epochs(self, epochs: dict[int, str]) -> None:
-        """Redis lost something: say again every close of the last deadline (a release lost with the tail came back)."""
-        changed = {b for b, epoch in epochs.items() if self._epochs.get(b, epoch) != epoch}
-        self._epochs = epochs
-        if not changed:
-            return
-        for closed in [c for c in self._recent if c.hold.bucket in changed]:
-            if closed.snapshot is not None:
-                await self._gate.settle(closed.hold, closed.snapshot, closed.hold.bucket)
-            elif closed.released is not None and await self._gate.release(closed.hold) == "swept":
-                await self._close(closed.released, zero_record(closed.released.intent))
+        """Redis lost something: say every close of the last deadline again (a release lost with the tail came back).
+
+        A bucket's epoch is noted only once that has been done. One seen for the first time may have lost some, too.
+        """
+        for bucket, epoch in epochs.items():
+            if self._epochs.get(bucket) == epoch:
+                continue
+            for closed in [closed for closed in self._recent if closed.hold.bucket == bucket]:
+                await self._close_again(closed)
+            self._epochs[bucket] = epoch
+
+    async def _close_again(self, closed: _Closed) -> None:
+        if closed.snapshot is not None:
+            await self._gate.settle(closed.hold, closed.snapshot, closed.hold.bucket)
+        elif closed.released is not None and await self._gate.release(closed.hold) != "ok":
+            await self._zero(closed.released)  # A sweeper may have been there between the loss and now.
+
+    async def _zero(self, held: Held) -> None:
+        """The truth is zero, and somebody else may have booked more: the book decides."""
+        self._live[held.hold.id] = held
+        self._journal.open(held.hold.id, held.intent)
+        self._learn(held, zero_record(held.intent))
+        held.state = "ending"
+        self._own(self._close(held, zero_record(held.intent)))
 
     async def _undoubt(self, held: Held) -> None:
-        """An unanswered reserve: released until two answers a heartbeat apart say that nothing is there."""
+        """An unanswered reserve: released until two answers a heartbeat apart say that nothing is there.
+
+        Later than a deadline after it was asked for, a sweeper may have been faster: then the book decides.
+        """
+        swept = self._clock.monotonic() - held.taken_at > 3 * self._heartbeat_s
         try:
             answer = await self._gate.release(held.hold)
         except StoreUnavailable:
             return
         held.last_ok = self._clock.monotonic()
-        if answer == "swept":
+        if answer == "no_hold" and not held.no_holds:
+            held.no_holds += 1
+        elif answer == "swept" or swept:
             held.state = "ending"
             self._own(self._close(held, zero_record(held.intent)))
-        elif answer == "ok" or held.no_holds:
-            self._forget(held)
         else:
-            held.no_holds += 1
+            self._forget(held)
 
     def _beat_of(self, held: Held) -> Beat:
         if held.progress is not None and held.state == "forwarded":

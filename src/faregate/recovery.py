@@ -1,7 +1,7 @@
 """Ending what dead processes left open: journals found on this disk, and holds whose owner's disk is gone too.
 
     journal says       the truth is                          ended by
-    open               zero (never forwarded)                release; if Redis has nothing: a record of zero
+    open               zero (never forwarded)                commit of zero, settle
     open, forward      unknown: by policy, `unconfirmed`     commit, settle
     ..., learned       learned                               commit (again), settle
 
@@ -78,12 +78,14 @@ class Recovery:
     # Journals -------------------------------------------------------------------------------------------
 
     async def reassert(self) -> int:
-        """Take every dead journal of this disk and put its holds back into Redis. How many were found open."""
-        found = list(self._find())
-        self._journals += found
-        lost = [_as_lost(left) for journal in found for left in journal.left.values() if left.hold is not None]
-        await self._gate.reassert(lost)
-        return sum(len(journal.left) for journal in found)
+        """Take every dead journal of this disk and put its holds into Redis, now and at every heartbeat until they end.
+
+        How many holds are open.
+        """
+        self._journals += list(self._find())
+        left = [left for journal in self._journals for left in journal.left.values()]
+        await self._gate.reassert([_as_lost(one) for one in left if one.hold is not None])
+        return len(left)
 
     async def replay(self) -> bool:
         """End what the taken journals hold. True when nothing is left; else try again later."""
@@ -113,9 +115,8 @@ class Recovery:
             record = unconfirmed_record(intent, left.progress_microcredits, left.hold.microcredits, self._policy)
             await self._commit(record, left.hold)
         else:
-            stub = _stub(left.intent)
-            if await self._gate.release(stub) != "ok":
-                await self._commit(zero_record(left.intent), stub)
+            # A sweeper may have charged it, and a lost tail brought its hold back: only the book knows.
+            await self._commit(zero_record(left.intent), _stub(left.intent))
 
     async def _commit(self, record: Record, hold: Hold | None) -> None:
         committed = await self._book.commit(record)

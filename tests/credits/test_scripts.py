@@ -77,7 +77,8 @@ async def test_an_account_that_never_had_a_hold_does_not_wait(bench: Bench) -> N
 
 
 async def test_a_calm_gate_does_not_wait(bench: Bench) -> None:
-    await bench.run("epoch", 1, keys=bench.keys[:1])
+    _, ticket = await bench.run("epoch", "", keys=bench.keys[:1])
+    await bench.run("epoch", ticket, keys=bench.keys[:1])
     await bench.rebuild(100, gated=1)
     assert (await bench.reserve("h", grace_ms=60_000))[0] == "ok"
 

@@ -103,6 +103,7 @@ class Principals:
         self._unknown: _Lru[str, float] = _Lru(self._bounds.unknown_size)
         self._reads = Flights(self._read)
         self._refreshes = Flights(self._read_and_tell)
+        self._used: dict[str, int] = {}
         self._slots = asyncio.Semaphore(self._bounds.reads)
 
     async def authenticate(self, secret: str) -> Principal:
@@ -113,7 +114,13 @@ class Principals:
         entry = self._known.get(digest)
         if entry is None or self._clock.monotonic() >= entry.ask_at:
             entry = await self._ask(secret, digest, entry)
+        self._used[entry.principal.key_id] = self._clock.now_us()
         return self._unexpired(entry)
+
+    def take_used(self) -> dict[str, int]:
+        """Which keys were used since the last time this was asked, and when (UTC microseconds)."""
+        used, self._used = self._used, {}
+        return used
 
     async def refresh(self, principal: Principal) -> Principal:
         """Read the key again (Redis named another rev, or none) and tell Redis its rev.

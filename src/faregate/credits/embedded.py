@@ -98,8 +98,8 @@ class EmbeddedValkey:
                 client.connect(str(self.socket))
                 client.sendall(b"PING\r\n")
                 return bool(client.recv(16))
-        except (TimeoutError, BlockingIOError):
-            return True
+        except (TimeoutError, BlockingIOError, BrokenPipeError, ConnectionResetError):
+            return True  # Somebody listens: frozen, full, or refusing us after a word.
         except OSError:
             return False
 

@@ -16,6 +16,7 @@ from faregate.errors import BookUnavailable, Conflict, InsufficientCredits, Limi
 from faregate.ports import Ask, Beat, BeatAnswer, Book, Clock, KeyChanged, SweptHold
 
 _REREAD_S = 1.0
+_REFRESH_S = 0.02
 _REREAD_ACCOUNTS = 10_000
 _ROUNDS = 12
 """How often one reserve may be sent on (cold, refresh, window, grace) before the store counts as unavailable."""
@@ -51,13 +52,14 @@ class RedisGate:
         self._timing = timing
         self._skew_us = 0
         """Redis time minus ours, learned when a window did not match."""
-        self._reread: OrderedDict[str, float] = OrderedDict()
+        self._reread: OrderedDict[str, tuple[float, asyncio.Task[None]]] = OrderedDict()
         self._rebuilding: dict[tuple[str, ...], asyncio.Task[None]] = {}
 
     # Taking ---------------------------------------------------------------------------------------------
 
     async def reserve(self, ask: Ask) -> Hold:
         patience_ends = self._clock.monotonic() + self._timing.grace_patience_s
+        reread = False
         for _ in range(_ROUNDS):
             windows = self._windows(ask.principal)
             reply = await self._reserve(ask, windows)
@@ -70,13 +72,15 @@ class RedisGate:
                 await self._warm(ask, reply[1].decode(), windows)
             elif answer == b"refresh":
                 await self._apply(ask.account_id, ask.principal.bucket)
+                await asyncio.sleep(_REFRESH_S)  # Redis's clock may be ahead of the book's: not yet due there.
             elif answer == b"window":
                 self._skew_us = int(reply[1]) * 1000 - self._clock.now_us()
             elif answer == b"grace":
                 await self._sit_out(int(reply[1]), patience_ends)
             elif answer == b"insufficient":
-                if not await self._reread_once(ask):
+                if reread or not await self._reread_once(ask):
                     raise InsufficientCredits(ask.floor_microcredits, int(reply[1]))
+                reread = True
             elif answer == b"limited":
                 raise self._limited(ask, int(reply[1]), int(reply[2]))
             else:
@@ -175,17 +179,23 @@ class RedisGate:
         await self.settle(None, snapshot, bucket)
 
     async def _reread_once(self, ask: Ask) -> bool:
-        """Before `insufficient` is believed: a lost settle of added credits heals here. At most once a second."""
+        """Before `insufficient` is believed: a lost settle of added credits heals here. At most once a second.
+
+        Calls that come while one reads wait for it. False: nothing was read.
+        """
         now = self._clock.monotonic()
         last = self._reread.get(ask.account_id)
-        if last is not None and now - last < _REREAD_S:
+        if last is not None and (last[1].done() and now - last[0] < _REREAD_S):
             return False
-        self._reread[ask.account_id] = now
-        self._reread.move_to_end(ask.account_id)
-        if len(self._reread) > _REREAD_ACCOUNTS:
-            self._reread.popitem(last=False)
+        if last is None or last[1].done():
+            task = asyncio.create_task(self._apply(ask.account_id, ask.principal.bucket))
+            task.add_done_callback(_seen)
+            last = self._reread[ask.account_id] = (now, task)
+            self._reread.move_to_end(ask.account_id)
+            if len(self._reread) > _REREAD_ACCOUNTS:
+                self._reread.popitem(last=False)
         try:
-            await self._apply(ask.account_id, ask.principal.bucket)
+            await asyncio.shield(last[1])
         except BookUnavailable:
             return False
         return True
@@ -262,12 +272,22 @@ class RedisGate:
         keys = (*names.hold_keys(arrears.bucket, arrears.account_id), names.arrears(arrears.bucket, arrears.id))
         return await self._pipe.run(name, keys, args, self._timing.close_wait_s)
 
-    async def epoch(self, bucket: int, *, calm: bool = False) -> str:
-        """The bucket's epoch; `calm` says that a fresh gate needs no grace (every journal has been replayed)."""
-        reply: bytes = await self._pipe.run(
-            "epoch", (names.base(bucket) + "gate",), (int(calm),), self._timing.close_wait_s
-        )
-        return reply.decode()
+    async def epoch(self, bucket: int) -> str:
+        """The bucket's epoch."""
+        return (await self._look(bucket, ""))[0]
+
+    async def ticket(self, bucket: int) -> str:
+        """The bucket's ticket: another one after every loss."""
+        return (await self._look(bucket, ""))[1]
+
+    async def calm(self, bucket: int, ticket: str) -> None:
+        """The gate of that ticket needs no grace: every journal has been replayed, and nobody else was in there."""
+        await self._look(bucket, ticket)
+
+    async def _look(self, bucket: int, ticket: str) -> tuple[str, str]:
+        key = (names.base(bucket) + "gate",)
+        epoch, found = await self._pipe.run("epoch", key, (ticket,), self._timing.close_wait_s)
+        return epoch.decode(), found.decode()
 
     async def set_rev(self, bucket: int, key_id: str, rev: int) -> None:
         """Tell Redis a key's rev; an older one never wins."""
@@ -342,6 +362,12 @@ def parse_hold(text: bytes, bucket: int, account_id: str, hold_id: str) -> Swept
         limit_keys=names.parse_limits(limits.decode(), bucket),
     )
     return SweptHold(hold=hold, progress_microcredits=int(progress), meta=meta)
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    """Its failure goes to whoever waits for it."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _absolutes(snapshot: Snapshot) -> list[Arg]:

@@ -19,16 +19,19 @@ from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from faregate.credits.scripts import Script, load
-from faregate.errors import StoreUnavailable
+from faregate.errors import StoreUnavailable, StoreUnreached
 
 Arg = str | bytes | int
 
 _TICK_S = 0.025
+_SILENCE_S = 3.0
+"""After this long without any reply, past the deadline of the oldest call, a connection counts as dead."""
 _RECONNECT_S = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 
 @dataclass(slots=True)
 class _Call:
+    packed: bytes
     future: asyncio.Future[Any]
     deadline: float
 
@@ -49,7 +52,8 @@ class Pipe:
         self._retry_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._tick_at = 0.0
-        self._outgoing: list[bytes] = []
+        self._waited = False
+        self._heard_at = 0.0
         self._queued: deque[_Call] = deque()
         self._waiting: deque[_Call] = deque()
 
@@ -63,24 +67,23 @@ class Pipe:
             except NoScriptError:
                 await self.command((b"SCRIPT", b"LOAD", script.source), timeout_s)
                 return await self.command(call, timeout_s)
-        except (
-            ResponseError
-        ) as error:  # READONLY after a failover, OOM, MOVED, ...: the store's trouble, not the caller's
+        except ResponseError as error:
+            # READONLY after a failover, OOM, MOVED, ...: the store's trouble, not the caller's.
             raise StoreUnavailable(f"the credit store refused ({type(error).__name__})", retry_after_s=1) from error
 
     async def command(self, parts: tuple[Arg, ...], timeout_s: float) -> Any:
         """Send any command. Error replies are raised as redis-py's classes."""
         loop = asyncio.get_running_loop()
         if len(self._waiting) + len(self._queued) >= self._max_waiting:
-            raise StoreUnavailable("the credit store is overloaded", retry_after_s=1)
-        call = _Call(loop.create_future(), loop.time() + timeout_s)
+            raise StoreUnreached("the credit store is overloaded", retry_after_s=1)
+        packed = hiredis.pack_command(parts)  # type: ignore[arg-type]  # its stub errs
+        call = _Call(packed, loop.create_future(), loop.time() + timeout_s)
         if not self._queued:
             loop.call_soon(self._flush)
         if self._timer is None:
             self._tick_at = loop.time() + _TICK_S
             self._timer = loop.call_at(self._tick_at, self._tick)
         self._queued.append(call)
-        self._outgoing.append(hiredis.pack_command(parts))  # type: ignore[arg-type]  # its stub errs
         return await call.future
 
     async def connect(self) -> None:
@@ -108,26 +111,32 @@ class Pipe:
         now = loop.time()
         stood_still, self._tick_at = now - self._tick_at > _TICK_S, now + _TICK_S
         self._timer = loop.call_at(self._tick_at, self._tick) if self._waiting or self._queued else None
-        if stood_still:
-            return  # The loop was busy for longer than a tick: replies that came meanwhile are read first.
-        for queue in (self._waiting, self._queued):
-            for call in queue:
-                if call.deadline <= now and not call.future.done():
-                    error = StoreUnavailable("the credit store did not answer in time", retry_after_s=1)
-                    call.future.set_exception(error)
+        if stood_still and not self._waited:
+            self._waited = True  # The loop was busy for longer than a tick: replies that came meanwhile come first.
+            return
+        self._waited = False
+        for call in [call for call in self._queued if call.deadline <= now]:
+            self._queued.remove(call)
+            _fail(call, StoreUnreached("the credit store is out of reach", retry_after_s=1))
+        for call in self._waiting:
+            if call.deadline <= now:
+                _fail(call, StoreUnavailable("the credit store did not answer in time", retry_after_s=1))
+        if self._waiting and now - max(self._heard_at, self._waiting[0].deadline) > _SILENCE_S:
+            self._lost("the credit store is silent")  # Half open: only a new connection can tell.
 
     def _flush(self) -> None:
         if self._connection is None:
             self._start_connecting()
             return
-        data, self._outgoing = self._outgoing, []
-        self._waiting.extend(self._queued)
-        self._queued.clear()
         writer = self._connection._writer  # send_packed_command would make each tick's write a task of its own
         if writer is None:
             self._lost("the credit store hung up")
             return
-        writer.write(data[0] if len(data) == 1 else b"".join(data))
+        calls = [call for call in self._queued if not call.future.done()]
+        self._queued.clear()
+        self._waiting.extend(calls)
+        if calls:
+            writer.write(calls[0].packed if len(calls) == 1 else b"".join([call.packed for call in calls]))
 
     def _start_connecting(self) -> None:
         if self._connecting is not None and not self._connecting.done():
@@ -171,6 +180,7 @@ class Pipe:
                 return
             if self._connection is not connection:
                 return
+            self._heard_at = self._tick_at
             future = waiting.popleft().future
             if future.done():
                 continue
@@ -186,12 +196,16 @@ class Pipe:
             connection._writer.close()
 
     def _fail(self, why: str) -> None:
-        self._outgoing.clear()
-        for queue in (self._waiting, self._queued):
-            while queue:
-                future = queue.popleft().future
-                if not future.done():
-                    future.set_exception(StoreUnavailable(why, retry_after_s=1))
+        """What was sent may have been applied; what was not cannot."""
+        while self._waiting:
+            _fail(self._waiting.popleft(), StoreUnavailable(why, retry_after_s=1))
+        while self._queued:
+            _fail(self._queued.popleft(), StoreUnreached(why, retry_after_s=1))
+
+
+def _fail(call: _Call, error: StoreUnavailable) -> None:
+    if not call.future.done():
+        call.future.set_exception(error)
 
 
 def _seen(task: asyncio.Task[None]) -> None:
