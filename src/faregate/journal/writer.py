@@ -29,6 +29,8 @@ class _Segment:
         self.size = 0
         self.open_holds: set[str] = set()
         self.dirty = False
+        self.lost = False
+        """A sync of it failed: the kernel calls what was lost clean then, so no later sync can be believed."""
 
     def append(self, data: bytes) -> None:
         try:
@@ -43,7 +45,11 @@ class _Segment:
 
     def delete(self) -> None:
         self.path.unlink(missing_ok=True)
-        os.close(self.fd)
+        self.close()
+
+    def close(self) -> None:
+        fd, self.fd = self.fd, -1  # Its number may be another file's soon, and an end may still go on.
+        os.close(fd)
 
 
 class FileJournal:
@@ -78,7 +84,7 @@ class FileJournal:
         return len(self._of_hold)
 
     def open(self, hold_id: str, intent: Record) -> None:
-        if self._active.size >= self._segment_bytes:
+        if self._active.size >= self._segment_bytes or self._active.lost:
             if self.bytes >= self._max_bytes:
                 raise JournalUnavailable("the journal is full: the book has been out of reach for too long")
             self._active = self._new_segment()
@@ -100,7 +106,7 @@ class FileJournal:
 
     def closed(self, hold_id: str) -> None:
         segment = self._of_hold.pop(hold_id, None)
-        if segment is None:
+        if segment is None or segment.fd < 0:
             return
         segment.open_holds.discard(hold_id)
         if segment.open_holds or segment is self._active:
@@ -122,19 +128,23 @@ class FileJournal:
         await asyncio.shield(running)
 
     async def _sync(self) -> None:
+        if any(segment.lost for segment in self._segments):
+            raise JournalUnavailable("the journal could not be synced before")
         dirty = [segment for segment in self._segments if segment.dirty]
         for segment in dirty:
             segment.dirty = False
         try:
             await asyncio.to_thread(_fsync_all, [os.dup(segment.fd) for segment in dirty])
         except OSError as error:
+            for segment in dirty:
+                segment.lost = True
             raise JournalUnavailable(f"the journal cannot be synced: {error.strerror}") from error
 
     def close(self) -> None:
         """At a clean end: files in which all is closed go; others stay for the next start."""
         for segment in self._segments:
             if segment.open_holds:
-                os.close(segment.fd)
+                segment.close()
             else:
                 segment.delete()
         self._segments.clear()
