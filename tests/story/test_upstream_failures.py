@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.story.conftest import Open
-from tests.story.house import INPUT, OUTPUT, PROVIDER_KEY, House, events, said
+from tests.story.house import INPUT, OUTPUT, PRICES, PROVIDER_KEY, House, events, said
 from tests.story.raw import RawUpstream
 from tests.upstreams.scripted import Script, Scripted
 
@@ -15,7 +15,7 @@ WHOLE = 1_000_000_000
 
 async def assert_free(house: House) -> None:
     await house.settled()
-    assert await house.records() == []
+    assert [record.outcome for record in await house.records() if record.outcome != "released"] == []
     assert await house.balance() == WHOLE
 
 
@@ -67,6 +67,16 @@ async def test_a_stream_that_echoes_our_key_in_its_error_does_not_leak_it(open_h
     assert PROVIDER_KEY not in got.text
 
 
+async def test_no_secret_is_logged(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    for model in ("up/broken", "up/unauthorized", "up/reset", "up/reset-mid", "nobody", "up/m"):
+        await house.call(model)
+        await house.stream(model)
+    await house.settled()
+    assert PROVIDER_KEY not in caplog.text
+    assert house.me.secret not in caplog.text
+
+
 @pytest.mark.parametrize("fault", ["reset_before_headers", "close_before_headers"])
 async def test_a_provider_that_hangs_up_before_it_answers_is_502(house: House, fault: str) -> None:
     assert code(await house.call(script={"fault": fault})) == (502, "upstream_error")
@@ -94,6 +104,19 @@ async def test_a_failed_candidate_is_free_and_the_next_is_charged_once(
     assert (got.status_code, got.headers["x-faregate-model"]) == (200, "m")
     assert len(upstream.served) == 2
     assert (await house.record()).charge_microcredits == 10 * INPUT + 5 * OUTPUT
+
+
+async def test_the_next_candidate_gets_a_bound_of_its_own(open_house: Open, upstream: Scripted) -> None:
+    dear = PRICES + '- {provider: dear, model: "*", per_million: {input: 1, output: 20}, max_output_tokens: 1000}'
+    house = await open_house(
+        models={"fast": ["up/broken", "dear/m"]}, providers__dear={"base_url": upstream.url}, prices=dear
+    )
+    poor = await house.caller(8_000_000)
+    got = await house.call("fast", by=poor, script=None)
+    cheap, expensive = (int(str(served.json["max_tokens"])) for served in upstream.served)
+    left = 2_000_000 - -(-len(got.request.content) // 2) * INPUT
+    assert (cheap, expensive) == (left // OUTPUT, left // (10 * OUTPUT))
+    assert got.headers["x-faregate-output-cap"] == str(expensive)
 
 
 async def test_no_answer_in_time_is_504_and_free(open_house: Open, upstream: Scripted) -> None:

@@ -1,0 +1,9 @@
+"""Contract tests run against the stories' houses."""
+
+from __future__ import annotations
+
+from tests.story.conftest import book_template as book_template
+from tests.story.conftest import house as house
+from tests.story.conftest import open_house as open_house
+from tests.story.conftest import story_valkey as story_valkey
+from tests.story.conftest import upstream as upstream
