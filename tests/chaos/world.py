@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import psutil
+import redis
 
 from faregate.ledger.book import SqlBook
 from faregate.ledger.database import Database
@@ -114,7 +115,7 @@ class Gateway:
 
     def start(self, timeout_s: float = 10.0) -> None:
         """Start it and wait until it takes traffic."""
-        self._configure()
+        self.configure()
         begin = len(self.log)
         with (self.folder / "out.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -131,7 +132,8 @@ class Gateway:
             assert time.monotonic() < deadline, self.log
             time.sleep(0.02)
 
-    def _configure(self) -> None:
+    def configure(self) -> None:
+        """Write its configuration."""
         self.folder.mkdir(parents=True, exist_ok=True)
         sections = {
             "data_dir": str(self.data_dir),
@@ -177,7 +179,7 @@ class Gateway:
         """Leave nothing behind, whatever the state."""
         if self._process is not None and self._process.poll() is None:
             self.kill()
-        with suppress(OSError, AssertionError, Exception):
+        with suppress(OSError, redis.RedisError):
             os.kill(self.valkey_pid(), signal.SIGKILL)
 
 
@@ -207,16 +209,17 @@ class World:
         """Wait until nothing is open in Redis and in the journals."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            if not await asyncio.to_thread(self._open):
+            if not await asyncio.to_thread(self.open):
                 return True
             await asyncio.sleep(0.1)
         return False
 
-    def _open(self) -> bool:
+    def open(self) -> list[str]:
+        """What is open in Redis and in the journals."""
         try:
-            return bool(open_in_journals(self.gateway.data_dir) or open_in_redis(self.gateway.data_dir))
-        except Exception:  # noqa: BLE001 - Redis is away just now
-            return True
+            return [*open_in_journals(self.gateway.data_dir), *open_in_redis(self.gateway.data_dir)]
+        except redis.RedisError as error:
+            return [f"Redis: {error}"]
 
     async def findings(self, answers: Mapping[str, Answer], **more: bool | int) -> list[str]:
         """After rest: what of the guarantees does not hold."""
