@@ -125,6 +125,11 @@ class Owner:
         """Holds this process has not ended yet."""
         return len(self._live)
 
+    @property
+    def backlog(self) -> int:
+        """Records that wait for the book."""
+        return len(self._backlog)
+
     # Taking ---------------------------------------------------------------------------------------------
 
     async def take(self, ask: Ask, intent: Record) -> Held:

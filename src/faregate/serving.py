@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -70,8 +71,15 @@ class Parent:
             finally:
                 listener.close()
                 self._end_workers()
+                shutil.rmtree(self._metrics_dir, ignore_errors=True)
+
+    @property
+    def _metrics_dir(self) -> Path:
+        return self.settings.data_dir / f"metrics-{os.getpid()}"
 
     def _serve(self, listener: socket.socket, watch: int) -> int:
+        if self.settings.server.workers > 1:
+            self._clear_metrics()
         code = self._start_and_wait(0, listener, watch)
         if code or self._stopped():
             return code
@@ -83,6 +91,13 @@ class Parent:
             time.sleep(_POLL_S)
             self._mend(listener, watch)
         return 0
+
+    def _clear_metrics(self) -> None:
+        """Counters begin with the parent; what killed ones left is nobody's."""
+        for left in self.settings.data_dir.glob("metrics-*"):
+            if not Path(f"/proc/{left.name.rpartition('-')[2]}").exists() or left == self._metrics_dir:
+                shutil.rmtree(left, ignore_errors=True)
+        self._metrics_dir.mkdir(mode=0o700)
 
     def _start_and_wait(self, index: int, listener: socket.socket, watch: int) -> int:
         """The first worker brings schema, admin key and journals in order; the others follow. Returns 0 or its code."""
@@ -101,11 +116,14 @@ class Parent:
         told, tell = os.pipe()
         task = dict(self.arguments) | {"fd": listener.fileno(), "watch": watch, "tell": tell, "index": index}
         task["fresh"] = self._fresh
+        environment = dict(self.environment)
+        if self.settings.server.workers > 1:
+            task["metrics_dir"] = environment["PROMETHEUS_MULTIPROC_DIR"] = str(self._metrics_dir)
         process = subprocess.Popen(  # noqa: S603  # ourselves
             [sys.executable, "-m", "faregate.worker", json.dumps(task)],
             pass_fds=(listener.fileno(), watch, tell),
             stdin=subprocess.DEVNULL,
-            env=child_environment(self.environment),
+            env=child_environment(environment),
             start_new_session=True,
         )
         os.close(tell)
@@ -124,6 +142,8 @@ class Parent:
             if self._stopped():
                 return
             os.close(worker.ready_fd)
+            for left in self._metrics_dir.glob(f"gauge_live*_{worker.process.pid}.db"):
+                left.unlink(missing_ok=True)
             log.warning("worker %d ended with %s, starting it again", worker.index, worker.process.returncode)
             self._start(worker.index, listener, watch)
 

@@ -25,7 +25,9 @@ def main(task: dict[str, Any]) -> int:
         settings = load(Path(task["config"]) if task.get("config") else None, overrides=task.get("overrides"))
         _log(settings.server.log_level, settings.server.log_format)
         app.prepare(settings)
-        runtime = app.Runtime(settings=settings, worker=task["index"], fresh=task["fresh"], say=_say)
+        runtime = app.Runtime(
+            settings=settings, worker=task["index"], fresh=task["fresh"], say=_say, metrics_dir=_metrics_dir(task)
+        )
     except FaregateError as error:
         sys.stderr.write(f"faregate: {error.message}\n")
         return 2
@@ -52,6 +54,10 @@ def main(task: dict[str, Any]) -> int:
 
 _SWITCH_S = 0.0002
 """The writer thread wants the interpreter for microseconds at a time: it must not wait 5 ms for each turn."""
+
+
+def _metrics_dir(task: dict[str, Any]) -> Path | None:
+    return Path(task["metrics_dir"]) if task.get("metrics_dir") else None
 
 
 class _Server(uvicorn.Server):

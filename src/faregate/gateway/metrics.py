@@ -1,12 +1,14 @@
-"""What operators count, for Prometheus. Label values come from the configuration or short fixed lists, never callers."""
+"""What operators count, for Prometheus. Label values come from the configuration or fixed lists, never callers."""
 
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from faregate.core.call import Record
 
@@ -16,10 +18,15 @@ _BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300
 
 
 class Metrics:
-    """`ports.Events` as counters, one registry per process."""
+    """`ports.Events` as counters.
 
-    def __init__(self, worker: str) -> None:
+    With several workers, the library keeps their values in files of one folder (PROMETHEUS_MULTIPROC_DIR, set by the
+    parent) and whichever worker is asked adds them up.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
         self.registry = CollectorRegistry()
+        self._folder = folder
         kept: Any = {"registry": self.registry}
         self._children: dict[tuple[MetricWrapperBase, tuple[str, ...]], Any] = {}
         self._calls = Counter(
@@ -35,9 +42,10 @@ class Metrics:
         self._overruns = Counter("faregate_overruns_total", "Actuals above their hold.", **kept)
         self._overrun = Counter("faregate_overrun_credits_total", "Credits above holds.", **kept)
         self._trouble = Counter("faregate_trouble_total", "What an operator should look at.", ["what"], **kept)
-        self.open_holds = Gauge("faregate_open_holds", "Holds this process has open.", **kept)
-        self.journal_bytes = Gauge("faregate_journal_bytes", "Bytes of this process's journal.", **kept)
-        Gauge("faregate_worker_info", "This worker.", ["worker"], **kept).labels(worker).set(1)
+        summed: Any = kept | {"multiprocess_mode": "livesum"}
+        self.open_holds = Gauge("faregate_open_holds", "Holds the workers have open.", **summed)
+        self.journal_bytes = Gauge("faregate_journal_bytes", "Bytes of the workers' journals.", **summed)
+        self.backlog = Gauge("faregate_backlog_records", "Records that wait for the book.", **summed)
 
     def call_ended(self, record: Record, duration_s: float) -> None:
         provider, endpoint = record.provider, record.endpoint
@@ -70,5 +78,9 @@ class Metrics:
         log.warning("%s: %s", what, detail)
 
     def text(self) -> bytes:
-        """The exposition format."""
-        return generate_latest(self.registry)
+        """The exposition format, all workers together."""
+        if self._folder is None:
+            return generate_latest(self.registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together, str(self._folder))  # type: ignore[no-untyped-call]
+        return generate_latest(together)
