@@ -24,6 +24,8 @@ class Backlog:
         self._most = most
         self._waiting: deque[tuple[Record, asyncio.Future[Committed]]] = deque()
         self._prober: asyncio.Task[None] | None = None
+        self._away = False
+        """The last word of the book was that it is out of reach."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -35,13 +37,13 @@ class Backlog:
 
     async def commit(self, record: Record) -> Committed:
         """The book's answer, however long that takes. Raises BookRefused."""
-        if not self._waiting:
+        if not self._waiting and not self._away:
             try:
                 return await self._book.commit(record)
             except BookRefused:
                 raise
             except BookUnavailable:
-                pass
+                self._away = True
         future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
         self._waiting.append((record, future))
         if self._prober is None or self._prober.done():
@@ -56,6 +58,7 @@ class Backlog:
             refused = await asyncio.gather(*(self._try(record, future) for record, future in batch))
             again = [pair for pair, unavailable in zip(batch, refused, strict=True) if unavailable]
             self._waiting.extendleft(reversed(again))
+            self._away = bool(again)
             if again:
                 await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
                 failures += 1
@@ -69,9 +72,11 @@ class Backlog:
         try:
             committed = await self._book.commit(record)
         except BookRefused as error:
-            future.set_exception(error)
+            if not future.done():
+                future.set_exception(error)
         except BookUnavailable:
             return True
         else:
-            future.set_result(committed)
+            if not future.done():  # Its caller has left meanwhile: that must not take the batch with it.
+                future.set_result(committed)
         return False
