@@ -62,10 +62,11 @@ class RedisGate:
         reread = False
         for _ in range(_ROUNDS):
             windows = self._windows(ask.principal)
+            asked_at = self._clock.monotonic()
             reply = await self._reserve(ask, windows)
             answer = reply[0]
             if answer in (b"ok", b"duplicate"):
-                return self._hold(ask, reply, windows)
+                return self._hold(ask, reply, windows, asked_at)
             if answer == b"recheck":
                 raise KeyChanged
             if answer == b"cold":
@@ -110,7 +111,11 @@ class RedisGate:
             key = names.limit_window(principal.bucket, names.limit_key(limit, start_s))
             args += [key, names.LETTER[limit.kind], limit.max, start_s * 1000, end_s * 1000]
         key_rev = f"{names.base(principal.bucket)}key:{principal.key_id}"
+        sent_at = self._clock.monotonic()
         reply: list[bytes] = await self._pipe.run("reserve", (*keys, key_rev), args, self._timing.hold_wait_s)
+        if self._clock.monotonic() - sent_at > self._timing.heartbeat_s:
+            # We stood still: whoever gets a hold may count its deadline from the moment of the answer.
+            raise StoreUnavailable("the credit store's answer was read too late", retry_after_s=1)
         return reply
 
     def _windows(self, principal: Principal) -> list[tuple[Limit, int, int]]:
@@ -123,7 +128,7 @@ class RedisGate:
             windows.append((limit, start_s, end_s))
         return windows
 
-    def _hold(self, ask: Ask, reply: list[bytes], windows: list[tuple[Limit, int, int]]) -> Hold:
+    def _hold(self, ask: Ask, reply: list[bytes], windows: list[tuple[Limit, int, int]], asked_at: float) -> Hold:
         return Hold(
             id=ask.hold_id,
             kind=ask.kind,
@@ -134,6 +139,7 @@ class RedisGate:
             tokens=int(reply[2]) if any(limit.kind == "tokens" for limit, _, _ in windows) else None,
             limit_keys=tuple(names.limit_key(limit, start_s) for limit, start_s, _ in windows),
             rests=tuple(int(rest) for rest in reply[3:]),
+            asked_at=asked_at,
         )
 
     def _limited(self, ask: Ask, index: int, retry_ms: int) -> LimitExceeded:
