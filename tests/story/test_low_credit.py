@@ -139,30 +139,36 @@ async def test_a_credit_limit_is_a_share_like_the_balance(house: House) -> None:
 # Many at once -------------------------------------------------------------------------------------------
 
 
-async def test_200_calls_at_once_never_spend_more_than_there_is(house: House, upstream: Scripted) -> None:
-    poor = await house.caller(2 * CREDIT)
-    answers = await asyncio.gather(*(house.call(by=poor, script=LONG, stream=i % 2 == 0) for i in range(200)))
+@pytest.fixture
+async def roomy(open_house: Open) -> House:
+    """A house whose clockwork bears that clients, gateway and upstream share one busy loop."""
+    return await open_house(timing__heartbeat_s=2.0, timing__hold_wait_ms=5000)
+
+
+async def test_200_calls_at_once_never_spend_more_than_there_is(roomy: House, upstream: Scripted) -> None:
+    poor = await roomy.caller(2 * CREDIT)
+    answers = await asyncio.gather(*(roomy.call(by=poor, script=LONG, stream=i % 2 == 0) for i in range(200)))
     assert {got.status_code for got in answers} == {200, 402}
-    await house.settled(poor)
+    await roomy.settled(poor)
     served = upstream.totals()
     assert served["requests"] == sum(got.status_code == 200 for got in answers)
     spent = served["input_tokens"] * INPUT + served["output_tokens"] * OUTPUT
     assert CREDIT < spent <= 2 * CREDIT
-    assert await house.balance(poor) == 2 * CREDIT - spent
-    assert len(await house.records(poor)) == served["requests"]
+    assert await roomy.balance(poor) == 2 * CREDIT - spent
+    assert len(await roomy.records(poor)) == served["requests"]
 
 
-async def test_after_a_rush_what_is_left_can_be_spent(house: House) -> None:
-    poor = await house.caller(3 * CREDIT)
-    await asyncio.gather(*(house.call(by=poor, script={"output_tokens": 1}) for _ in range(100)))
-    await house.settled(poor)
-    got = await house.call(by=poor, max_tokens=64)
-    assert (got.status_code, (await house.redis(poor))["held"]) == (200, "0")
+async def test_after_a_rush_what_is_left_can_be_spent(roomy: House) -> None:
+    poor = await roomy.caller(3 * CREDIT)
+    await asyncio.gather(*(roomy.call(by=poor, script={"output_tokens": 1}) for _ in range(100)))
+    await roomy.settled(poor)
+    got = await roomy.call(by=poor, max_tokens=64)
+    assert (got.status_code, (await roomy.redis(poor))["held"]) == (200, "0")
 
 
-async def test_100_calls_at_once_pass_a_request_limit_as_often_as_it_says(house: House, upstream: Scripted) -> None:
-    key = await house.caller(of=house.me, limits=[{"kind": "requests", "window": "total", "max": 7}])
-    answers = await asyncio.gather(*(house.call(by=key) for _ in range(100)))
+async def test_100_calls_at_once_pass_a_request_limit_as_often_as_it_says(roomy: House, upstream: Scripted) -> None:
+    key = await roomy.caller(of=roomy.me, limits=[{"kind": "requests", "window": "total", "max": 7}])
+    answers = await asyncio.gather(*(roomy.call(by=key) for _ in range(100)))
     assert sorted(got.status_code for got in answers) == [200] * 7 + [429] * 93
     assert len(upstream.served) == 7
-    await house.settled()
+    await roomy.settled()

@@ -118,6 +118,7 @@ async def test_a_flush_while_nothing_is_open_loses_no_credit(house: House) -> No
     await house.call()
     await house.runtime.pipe.command(("FLUSHALL",), 2.0)
     got = await house.call()
+    assert got.status_code == 200, got.text
     assert got.headers["x-faregate-credits-remaining"] == "999.96"
     await house.settled()
 
