@@ -42,7 +42,7 @@ class OpenAIDialect:
             endpoint=inbound.endpoint,
             model=_model(body),
             body=body,
-            raw_body=as_read(inbound.body, body),
+            raw_body=inbound.body,
             stream=stream and inbound.endpoint != "embeddings",
             wants_usage=_wants_usage(body),
             wants_cost=headers.get("x-faregate-include-cost", "").lower() == "true",
@@ -67,15 +67,6 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise InvalidRequest("the body must be a JSON object")
     return body
-
-
-def as_read(raw: bytes, body: Mapping[str, object]) -> bytes:
-    """The bytes to forward: `raw`, unless a key is doubled in it. We read the last one, the provider may read the first.
-
-    Every name has two quotes, so whatever was dropped when `raw` was read shows in their number.
-    """
-    once = orjson.dumps(body)
-    return raw if raw.count(b'"') + raw.count(b"\\u0022") == once.count(b'"') else once
 
 
 def error_body(error: FaregateError) -> bytes:

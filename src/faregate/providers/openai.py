@@ -128,7 +128,16 @@ def rewrite(call: Call, candidate: Candidate, output_cap: int | None, cap_field:
         changes["stream_options"] = _with_usage(body.get("stream_options"))
     if changes:
         return orjson.dumps({**body, **changes})
-    return call.raw_body
+    return _as_read(call.raw_body, body)
+
+
+def _as_read(raw: bytes, body: Mapping[str, object]) -> bytes:
+    """The bytes as they came, unless a key is doubled in them: we read the last one, the provider may read the first.
+
+    Every name has two quotes, so whatever was dropped when `raw` was read shows in their number.
+    """
+    once = orjson.dumps(body)
+    return raw if raw.count(b'"') + raw.count(b"\\u0022") == once.count(b'"') else once
 
 
 def _capped(call: Call, candidate: Candidate, output_cap: int, cap_field: str) -> dict[str, object]:
