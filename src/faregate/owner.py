@@ -66,7 +66,9 @@ class Held:
     """The truth, from the moment it is in the journal."""
     owed_at: float = 0.0
     arrears: _Arrears | None = None
-    """Where its charge was folded into while SQL is away."""
+    """Where its charge is folded into while SQL is away."""
+    folded: bool = False
+    """Redis has said that it is."""
     on_cut: Callable[[], None] | None = None
     """Called when the hold was swept under us, or no heartbeat got through: stop upstream, settle what there is."""
 
@@ -342,9 +344,9 @@ class Owner:
         """SQL is away: charges that have waited for a heartbeat share one hold per account (limits keep theirs)."""
         for arrears in list(self._arrears.values()):
             beat = Beat(hold=arrears.hold, microcredits=None, progress_microcredits=0)
-            if await self._gate.extend(beat) == "no_hold":
-                for held in list(arrears.charges.values()):
-                    await self._fold_one(held, arrears)
+            lost = await self._gate.extend(beat) == "no_hold"
+            for held in [held for held in arrears.charges.values() if lost or not held.folded]:
+                await self._fold_one(held, arrears)
         waiting = [held for held in self._live.values() if self._foldable(held, now)][:_FOLD_MOST]
         for held in waiting:
             # Named before it is sent: a commit that ends meanwhile must unfold, not settle.
@@ -368,6 +370,7 @@ class Owner:
             return
         owed = encode_record(replace(held.owed, card=None, lines=(), raw_usage=None))
         await self._gate.fold(held.hold, arrears.hold, held.owed.charge_microcredits, owed)
+        held.folded = True
 
     async def _hear(self, held: Held, answer: str) -> None:
         if answer == "no_hold" and held.state in _KEPT and held.arrears is None:
@@ -436,6 +439,8 @@ class Owner:
             held.state = "ending"
             self._own(self._close(held, zero_record(held.intent)))
         else:
+            if answer == "ok":
+                self._recent.append(_Closed(self._clock.monotonic(), held.hold, None, held))
             self._forget(held)
 
     def _beat_of(self, held: Held) -> Beat:

@@ -103,3 +103,16 @@ async def test_sigterm_under_load_completes_what_is_in_flight_and_leaves_an_empt
     broken = [answer for answer in load.answers.values() if answer.status and not answer.complete]
     assert broken == []
     assert world.findings_now(load.answers, running=False) == []
+
+
+async def test_a_call_that_sits_out_the_whole_grace_is_served(world: World) -> None:
+    await world.start()
+    async with Load(world.gateway.port, connections=4, calls=4, name="before") as before:
+        await before.done()
+    await world.rest()
+    with connect(world.gateway.data_dir) as client:
+        client.flushall()
+    async with Load(world.gateway.port, connections=4, calls=4) as load:
+        await load.done()
+    assert load.statuses() == {200: 4}
+    assert await world.findings(before.answers | load.answers) == []

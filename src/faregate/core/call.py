@@ -142,6 +142,8 @@ class Hold:
     """The limit windows that admitted it: `<limit id>:<window start>`; the ones its charge counts in."""
     rests: tuple[int, ...] = ()
     """What each of those windows had left after it was admitted."""
+    asked_at: float = 0.0
+    """When the reserve that was granted was sent (monotonic, this process): its deadline is not before that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

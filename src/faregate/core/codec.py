@@ -17,7 +17,7 @@ from faregate.core.price import LongContext, PriceCard
 
 _DECIMALS = ("cost_usd", "multiplier", "markup_percent", "credits_per_usd")
 _RECORD_FIELDS = tuple(f.name for f in fields(Record))
-_HOLD_FIELDS = tuple(f.name for f in fields(Hold))
+_HOLD_FIELDS = tuple(f.name for f in fields(Hold) if f.name != "asked_at")
 _CARD_CACHE_SIZE = 1024
 
 _cards: OrderedDict[str, orjson.Fragment] = OrderedDict()
