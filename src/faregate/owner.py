@@ -176,7 +176,7 @@ class Owner:
             held.state = "doubtful"
             raise
         held.state = "held"
-        held.last_ok = self._clock.monotonic()  # It may have sat out a grace before it was granted.
+        held.last_ok = held.hold.asked_at or now  # It may have sat out a grace before it was granted.
         held.microcredits = held.hold.microcredits
         held.intent = replace(intent, limit_keys=_counted(held.hold))
         return held
