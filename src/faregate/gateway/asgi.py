@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from urllib.parse import quote
 
 from starlette.types import Receive, Scope, Send
 
@@ -54,6 +55,16 @@ async def _read_rest(receive: Receive, message: Mapping[str, object], most: int)
         message = await receive()
 
 
+_PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))
+
+
+def _field(value: str) -> bytes:
+    """A header's value: printable ASCII as it stands, all else percent-encoded (a model may have any name)."""
+    if value.isascii() and value.isprintable():
+        return value.encode()
+    return quote(value, safe=_PRINTABLE, errors="replace").encode()
+
+
 class AsgiReply:
     """`ports.Reply` over ASGI. Sending to a client that has left does nothing: `on_gone` tells of it."""
 
@@ -77,8 +88,8 @@ class AsgiReply:
         act()
 
     async def start(self, status: int, headers: Mapping[str, str]) -> None:
+        raw = [(name.encode("latin-1"), _field(value)) for name, value in headers.items()]
         self.started = True
-        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         raw.append((b"x-faregate-request-id", self.request_id.encode()))
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 

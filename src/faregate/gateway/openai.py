@@ -101,8 +101,8 @@ def _number(value: Decimal) -> orjson.Fragment:
 
 def _model(body: Mapping[str, object]) -> str:
     model = body.get("model")
-    if not isinstance(model, str) or not 0 < len(model) <= 256:
-        raise InvalidRequest("model must be a string of 1 to 256 characters", param="model")
+    if not isinstance(model, str) or not 0 < len(model) <= 256 or not model.isprintable():
+        raise InvalidRequest("model must be a string of 1 to 256 printable characters", param="model")
     return model
 
 
