@@ -179,3 +179,22 @@ async def test_the_providers_own_headers_stay_with_us(house: House) -> None:
 async def test_every_answer_names_its_request(house: House) -> None:
     answers = [await house.call(), await house.call("nobody"), await send(house, b"{")]
     assert len({got.headers["x-faregate-request-id"] for got in answers}) == 3
+
+
+@pytest.mark.parametrize("name", ["模型", "a\r\nset-cookie: evil=1", "a\x00b", "naïve 😀"])
+async def test_a_models_name_cannot_break_the_answers_headers(house: House, name: str) -> None:
+    got = await house.call(f"up/{name}")
+    assert got.status_code in (200, 400)
+    assert "set-cookie" not in got.headers
+    await house.settled()
+
+
+@pytest.mark.parametrize("header", ["idempotency-key", "x-faregate-agent", "x-faregate-tags", "openai-beta"])
+async def test_a_header_beyond_ascii_is_no_defect(house: House, header: str) -> None:
+    got = await house.http.post(
+        "/v1/chat/completions",
+        json={"model": "up/m", "messages": []},
+        headers=[(header.encode(), b"k=\xc3\xa9\xff")],
+    )
+    assert got.status_code in (200, 400)
+    await house.settled()
