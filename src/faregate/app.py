@@ -161,12 +161,24 @@ class Runtime:
 
     async def start(self) -> None:
         """Everything that must be in order before the first call."""
+        self._say_unused()
         await self._admin_key()
         if self.worker == 0:
             await self._recover()
         self._loops = [asyncio.create_task(work()) for work in (self.owner.run, self.recovery.run, self._note)]
         for loop in self._loops:
             loop.add_done_callback(_report)
+
+    def _say_unused(self) -> None:
+        """Keys of the configuration that have a place, but nothing behind them yet, are not ignored in silence."""
+        settings = self.settings
+        unused = {
+            "replay.ttl_s": settings.replay.ttl_s > 0,
+            "stripe.api_key": settings.stripe.api_key is not None,
+            "auth.jwks_url": settings.auth.jwks_url is not None,
+        }
+        for name in [name for name, given in unused.items() if given and self.worker == 0]:
+            log.warning("%s is set, but this release does not use it", name)
 
     async def _admin_key(self) -> None:
         """The bootstrap admin key: from the environment, or made on the first start and said once."""
