@@ -210,8 +210,9 @@ class Site:
             **changes,
         )
 
-    def fail(self, script: str, *faults: Fault) -> None:
-        self.pipe.faults[script] = list(faults)
+    def fail(self, script: str, fault: Fault, times: int = 1) -> None:
+        """The next calls of a script fail so."""
+        self.pipe.faults[script] = [fault] * times
 
     async def flush(self) -> None:
         """Redis forgets everything, and nobody waits for a grace."""

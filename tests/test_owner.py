@@ -337,7 +337,7 @@ async def test_a_charge_within_its_hold_is_no_overrun(owner: Owner, site: Site) 
 
 async def test_a_settle_that_redis_did_not_answer_is_said_until_it_is_heard(owner: Owner, site: Site) -> None:
     held = await forwarded(owner, site)
-    site.fail("settle", "refuse", "lose")
+    site.fail("settle", "lose", 2)
     committed = await owner.settle(held, truth(held))
     await until(lambda: owner.open_holds == 0)
     assert committed is None or committed.new
@@ -367,7 +367,7 @@ async def test_a_release_of_what_is_not_there_commits_a_truth_of_zero(owner: Own
 
 async def test_a_release_that_redis_does_not_answer_goes_on_in_the_background(owner: Owner, site: Site) -> None:
     held = await owner.take(site.ask(), site.intent())
-    site.fail("release", "refuse", "refuse", "refuse", "refuse")
+    site.fail("release", "refuse", 30)
     await owner.release(held)
     assert owner.open_holds == 1
     await until(lambda: owner.open_holds == 0)
@@ -410,7 +410,7 @@ async def test_a_hold_that_redis_lost_is_put_back_whole(owner: Owner, site: Site
 @pytest.mark.parametrize("end", ["settle", "release"])
 async def test_a_hold_is_never_put_back_once_its_end_has_begun(owner: Owner, site: Site, end: str) -> None:
     held = await forwarded(owner, site)
-    site.fail(end, "lose", "lose", "lose", "lose", "lose")
+    site.fail(end, "lose", 5)
     ending = asyncio.create_task(owner.settle(held, truth(held)) if end == "settle" else owner.release(held))
     await until(lambda: end in site.log)
     await site.flush()
@@ -460,7 +460,7 @@ async def test_one_heartbeat_that_got_through_starts_the_deadline_anew(owner: Ow
     held = await forwarded(owner, site)
     held.on_cut = lambda: pytest.fail("cut")
     for lost in (True, True, False, True, True, True):
-        site.fail("extend", *(["refuse"] if lost else []))  # type: ignore[arg-type]
+        site.fail("extend", "refuse", int(lost))
         await beat(owner, site)
 
 
@@ -634,7 +634,7 @@ async def test_a_fold_whose_reply_was_lost_counts_once(owner: Owner, site: Site)
 async def test_a_fold_that_never_arrived_does_not_leave_its_hold_to_the_sweeper(owner: Owner, site: Site) -> None:
     for hold_id in ("a", "b"):
         await owed(owner, site, hold_id)
-        site.fail("fold", *(["refuse"] if hold_id == "b" else []))  # type: ignore[arg-type]
+        site.fail("fold", "refuse", int(hold_id == "b"))
         site.clock.pass_s(HEARTBEAT_S)
         with nullcontext() if hold_id == "a" else pytest.raises(StoreUnavailable):
             await owner.beat()

@@ -144,23 +144,29 @@ class Recovery:
             return False
         if swept.hold.kind == "arrears":
             return await self._close_arrears(swept.hold)
-        intent = replace(decode_record(swept.meta), limit_keys=_counted(swept.hold))
-        record = unconfirmed_record(intent, swept.progress_microcredits, swept.hold.microcredits, self._policy)
         try:
+            intent = replace(decode_record(swept.meta), limit_keys=_counted(swept.hold))
+            record = unconfirmed_record(intent, swept.progress_microcredits, swept.hold.microcredits, self._policy)
             await self._commit(record, swept.hold)
-        except BookRefused as error:
-            self._events.trouble("parked", f"{hold_id}: {error.message}")
+        except (BookRefused, ValueError) as error:  # ValueError: its owner wrote what this release cannot read.
+            self._events.trouble("parked", f"{hold_id}: {error}")
             return False
         self._events.trouble("swept", hold_id)
         return True
 
     async def _close_arrears(self, arrears: Hold) -> bool:
         """The charges of a process that died, with its disk, while SQL was away: Redis has their records."""
+        parked = 0
         for data in await self._gate.folded(arrears):
-            record = decode_record(data)
-            committed = await self._book.commit(record)
+            try:
+                record = decode_record(data)
+                committed = await self._book.commit(record)
+            except (BookRefused, ValueError) as error:
+                self._events.trouble("parked", f"{arrears.id}: {error}")
+                parked += 1
+                continue
             await self._gate.unfold(_stub(record), arrears, committed.snapshot)
-        return True
+        return not parked
 
     async def run(self) -> None:
         """Every heartbeat: siblings' journals, then due holds."""
