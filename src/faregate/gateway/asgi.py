@@ -32,7 +32,7 @@ async def read_body(receive: Receive, headers: Mapping[str, str], most: int) -> 
         raise RequestTooLarge(f"the body is over {most} bytes")
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body"):
-        body: bytes = message["body"]
+        body: bytes = message.get("body", b"")
         if len(body) > most:
             raise RequestTooLarge(f"the body is over {most} bytes")
         return body
