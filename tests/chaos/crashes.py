@@ -44,7 +44,7 @@ from tests.chaos import mutants
 from tests.chaos.load import ADMIN_KEY
 
 CRASHED = 77
-_TOGETHER = {"exit": 4, "raise": 4, "freeze": 10}
+_TOGETHER = {"exit": 4, "raise": 4, "freeze": 15}
 _FROZEN_S = 2.0
 """Far beyond the deadline of three heartbeats (0.2 s each) and the two passes of a sweep."""
 _MOST = 80

@@ -36,15 +36,33 @@ async def test_a_frozen_worker_is_swept_and_its_late_truth_is_one_adjustment(wor
     world.gateway.heartbeat_s = 0.25
     await world.start()
     async with Load(world.gateway.port) as load:
-        await asyncio.sleep(0.8)
-        frozen = world.gateway.worker_pids()[1]
-        os.kill(frozen, signal.SIGSTOP)
+        await asyncio.sleep(0.5)
+        assert await _soon(lambda: len(list((world.gateway.data_dir / "journal").iterdir())) == 2)
+        await asyncio.sleep(0.5)
+        frozen = world.gateway.worker_pids()[0]  # It was there first: most connections are its.
+        await _freeze(world, frozen)
         assert await _soon(lambda: _count(world, "kind = 'unconfirmed'") > 0)
         await asyncio.sleep(0.5)
         os.kill(frozen, signal.SIGCONT)
         await asyncio.sleep(1.5)
     assert await world.findings(load.answers) == []
     assert _count(world, "kind = 'adjustment'") > 0
+
+
+async def _freeze(world: World, pid: int) -> None:
+    """Stop it, but not within a transaction: SQLite has one writer, and nobody could book anything past it."""
+    while True:
+        os.kill(pid, signal.SIGSTOP)
+        book = sqlite3.connect(world.gateway.data_dir / "faregate.db", isolation_level=None, timeout=0.3)
+        try:
+            book.execute("BEGIN IMMEDIATE")
+            book.execute("ROLLBACK")
+            return
+        except sqlite3.OperationalError:
+            os.kill(pid, signal.SIGCONT)
+        finally:
+            book.close()
+        await asyncio.sleep(0.05)
 
 
 async def _soon(condition: Callable[[], bool], timeout_s: float = 8.0) -> bool:

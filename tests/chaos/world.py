@@ -103,7 +103,7 @@ class Gateway:
         """Oldest first."""
         with suppress(psutil.NoSuchProcess):
             children = psutil.Process(self.parent_pid).children()
-            return [child.pid for child in children if any("worker" in part for part in child.cmdline())]
+            return [child.pid for child in children if "faregate.worker" in child.cmdline()]
         return []
 
     def valkey_pid(self) -> int:
