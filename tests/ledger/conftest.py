@@ -1,13 +1,18 @@
-"""A real SQLite file per test, with one organization and two accounts."""
+"""A book per test, on a SQLite file and on PostgreSQL, with one organization and two accounts."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
+import asyncpg  # type: ignore[import-untyped]
 import pytest
+from sqlalchemy import Connection
+from tests.postgres import Cluster, running
 
 from faregate.core.call import Record
 from faregate.core.ids import uuid7
@@ -18,6 +23,8 @@ from faregate.ledger.organizations import Organizations
 from faregate.ledger.schema import prepare
 
 NOW_US = 1_790_000_000_000_000
+SQLITE = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+POSTGRES = pytest.mark.parametrize("kind", ["postgres"], indirect=True)
 
 
 @dataclass
@@ -62,11 +69,52 @@ class World:
         return replace(base, **changes)  # type: ignore[arg-type]
 
 
+@asynccontextmanager
+async def rival(world: World) -> AsyncIterator[Any]:
+    """Another client of the same PostgreSQL (an asyncpg connection), in a transaction."""
+    connection = await asyncpg.connect(world.url)
+    transaction = connection.transaction()
+    await transaction.start()
+    yield connection
+    if not connection.is_closed():
+        await transaction.rollback()
+        await connection.close()
+
+
+def explain(conn: Connection, sql: str) -> list[str]:
+    """The plan's lines. PostgreSQL is told to use an index if it can: a tiny table would not be worth one."""
+    if conn.dialect.name != "postgresql":
+        return [str(row[3]) for row in conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}")]
+    conn.exec_driver_sql("SET LOCAL enable_seqscan = off")
+    conn.exec_driver_sql("SET LOCAL enable_bitmapscan = off")
+    return [str(row[0]) for row in conn.exec_driver_sql(f"EXPLAIN {sql}")]
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A PostgreSQL server for the session."""
+    with running() as cluster:
+        cluster.make_template()
+        yield cluster
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which database; every test of the book runs on both."""
+    return str(request.param)
+
+
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    url = f"sqlite:///{tmp_path}/book.db"
-    prepare(url)
-    return url
+def url(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """An empty book."""
+    if kind == "postgres":
+        cluster: Cluster = request.getfixturevalue("cluster")
+        with cluster.database() as url:
+            yield url
+    else:
+        url = f"sqlite:///{tmp_path}/book.db"
+        prepare(url)
+        yield url
 
 
 @pytest.fixture

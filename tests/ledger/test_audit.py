@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import Connection
 from tests.ledger.conftest import NOW_US, World
 
 from faregate.ledger import audit as module
 from faregate.ledger.audit import audit
+from faregate.ledger.engine import transact
 
 KEYS = ("k1.credits.month:60", "k1.tokens.day:0", "k1.requests.total:0")
 
@@ -63,14 +64,18 @@ CORRUPTIONS = {
 }
 
 
+def _corrupt(conn: Connection, statement: str) -> None:
+    for table in ("entries", "grant_moves"):
+        for verb in ("update", "delete"):
+            on = f" ON {table}" if conn.dialect.name == "postgresql" else ""
+            conn.exec_driver_sql(f"DROP TRIGGER {table}_no_{verb}{on}")
+    assert conn.exec_driver_sql(statement).rowcount > 0
+
+
 @pytest.mark.parametrize("statement", CORRUPTIONS)
 async def test_each_kind_of_corruption_is_found(world: World, statement: str) -> None:
     await _busy(world)
-    with sqlite3.connect(world.url.removeprefix("sqlite:///"), isolation_level=None) as raw:
-        for (name,) in raw.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
-            raw.execute(f"DROP TRIGGER {name}")
-        assert raw.execute(statement).rowcount > 0
-    raw.close()
+    transact(world.url, lambda conn: _corrupt(conn, statement))
     assert {finding.check for finding in audit(world.url)} == CORRUPTIONS[statement]
 
 

@@ -8,10 +8,11 @@ from subprocess import PIPE, Popen
 
 import pytest
 from sqlalchemy import Connection
-from tests.ledger.conftest import World
+from tests.ledger.conftest import POSTGRES, SQLITE, World, rival
 
 from faregate.core.call import Record
 from faregate.errors import BookRefused, BookUnavailable
+from faregate.ledger import postgres
 from faregate.ledger.audit import audit
 from faregate.ledger.database import Database
 
@@ -72,6 +73,7 @@ async def test_a_cancelled_caller_is_charged_all_the_same(world: World) -> None:
     assert world.database.writer.queued == 0
 
 
+@SQLITE
 async def test_a_locked_database_is_unavailable_for_all(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("faregate.ledger.engine.BUSY_TIMEOUT_MS", 50)
     monkeypatch.setattr("faregate.ledger.engine._PRAGMAS", ("PRAGMA busy_timeout=50",))
@@ -83,6 +85,20 @@ async def test_a_locked_database_is_unavailable_for_all(world: World, monkeypatc
     assert [type(answer) for answer in answers] == [BookUnavailable] * 5
     lock.execute("ROLLBACK")
     lock.close()
+    again = await asyncio.gather(*(database.commit(record) for record in records))
+    assert [answer.new for answer in again] == [True] * 5
+    await database.close()
+
+
+@POSTGRES
+async def test_a_locked_account_is_unavailable_within_the_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(postgres._BOUNDED, "lock_timeout", "50")
+    database = Database(world.url)
+    async with rival(world) as lock:
+        await lock.execute("SELECT * FROM accounts FOR UPDATE")
+        records = [world.record(5) for _ in range(5)]
+        answers = await asyncio.gather(*(database.commit(record) for record in records), return_exceptions=True)
+        assert [str(answer) for answer in answers] == ["the book cannot be reached: DBAPIError 55P03"] * 5
     again = await asyncio.gather(*(database.commit(record) for record in records))
     assert [answer.new for answer in again] == [True] * 5
     await database.close()

@@ -11,22 +11,15 @@ from tests.ledger.conftest import World
 from faregate.core.call import Record
 from faregate.errors import BookRefused
 from faregate.ledger.commit import write_batch
-from faregate.ledger.engine import writer_engine
+from faregate.ledger.engine import transact
 
 
 def _rows(world: World, sql: str) -> list[tuple[object, ...]]:
-    engine = writer_engine(world.url)
-    with engine.begin() as conn:
-        rows = [tuple(row) for row in conn.exec_driver_sql(sql)]
-    engine.dispose()
-    return rows
+    return transact(world.url, lambda conn: [tuple(row) for row in conn.exec_driver_sql(sql)])
 
 
 def _batch(world: World, records: list[Record]) -> list[tuple[bool, int]]:
-    engine = writer_engine(world.url)
-    with engine.begin() as conn:
-        answers = write_batch(conn, records, world.now())
-    engine.dispose()
+    answers = transact(world.url, lambda conn: write_batch(conn, records, world.now()))
     return [(answer.new, answer.charge_microcredits) for answer in answers]
 
 
@@ -102,7 +95,7 @@ async def test_usage_and_cost_of_an_adjustment_are_differences(world: World) -> 
     await world.book.commit(guess)
     await world.book.commit(truth)
     rows = _rows(world, "SELECT input_tokens, cost, usage FROM usage_records WHERE is_adjustment")
-    assert rows[0][:2] == (-6, "-0.000000007")
+    assert (rows[0][0], Decimal(str(rows[0][1]))) == (-6, Decimal("-0.000000007"))
     assert rows[0][2] in (
         '{"audio_seconds":"0.5","custom":{"pages":"-2"}}',
         '{"custom":{"pages":"-2"},"audio_seconds":"0.5"}',

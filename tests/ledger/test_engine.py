@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import pytest
 from sqlalchemy.exc import DBAPIError
-from tests.ledger.conftest import World
+from tests.ledger.conftest import SQLITE, World
 
-from faregate.ledger.engine import reader_engine, writer_engine
+from faregate.ledger.engine import transact, writer_engine
 
 
+@SQLITE
 def test_a_committed_charge_survives_a_power_cut(url: str) -> None:
     engine = writer_engine(url)
     with engine.begin() as conn:
@@ -17,16 +18,12 @@ def test_a_committed_charge_survives_a_power_cut(url: str) -> None:
 
 
 def test_readers_cannot_write(url: str) -> None:
-    engine = reader_engine(url, 1)
-    with engine.begin() as conn, pytest.raises(DBAPIError):
-        conn.exec_driver_sql("DELETE FROM accounts")
-    engine.dispose()
+    with pytest.raises(DBAPIError):
+        transact(url, lambda conn: conn.exec_driver_sql("DELETE FROM accounts"), readonly=True)
 
 
 @pytest.mark.parametrize("statement", ["UPDATE entries SET amount = 0", "DELETE FROM entries"])
 async def test_entries_are_never_changed(world: World, statement: str) -> None:
     await world.book.commit(world.record())
-    engine = writer_engine(world.url)
-    with pytest.raises(DBAPIError, match="append-only"), engine.begin() as conn:
-        conn.exec_driver_sql(statement)
-    engine.dispose()
+    with pytest.raises(DBAPIError, match="append-only"):
+        transact(world.url, lambda conn: conn.exec_driver_sql(statement))

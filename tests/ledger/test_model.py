@@ -11,13 +11,15 @@ from tempfile import TemporaryDirectory
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, select
+from tests.postgres import Cluster
 
 from faregate.core.call import Record
 from faregate.ledger import tables
 from faregate.ledger.audit import findings
 from faregate.ledger.commit import write_batch
-from faregate.ledger.engine import writer_engine
+from faregate.ledger.dialect import exact_sum
+from faregate.ledger.engine import transact
 from faregate.ledger.schema import prepare
 
 ACCOUNTS = ("acc_a", "acc_b")
@@ -82,15 +84,11 @@ def _record(hold: int, account: str, limited: bool, kind: str, charge: int) -> R
 
 
 @contextmanager
-def _book() -> Iterator[Engine]:
+def _file() -> Iterator[str]:
     with TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/book.db"
         prepare(url)
-        engine = writer_engine(url)
-        with engine.begin() as conn:
-            _seed(conn)
-        yield engine
-        engine.dispose()
+        yield url
 
 
 def _seed(conn: Connection) -> None:
@@ -106,21 +104,31 @@ def _seed(conn: Connection) -> None:
 @given(_records())
 @settings(max_examples=60, deadline=None)
 def test_the_book_does_what_the_model_does(batches: list[list[Record]]) -> None:
+    with _file() as url:
+        _compare(url, batches)
+
+
+@given(batches=_records())
+@settings(max_examples=15, deadline=None)
+def test_the_book_on_postgres_does_what_the_model_does(cluster: Cluster, batches: list[list[Record]]) -> None:
+    with cluster.database() as url:
+        _compare(url, batches)
+
+
+def _compare(url: str, batches: list[list[Record]]) -> None:
     model = Model()
-    with _book() as engine:
-        for batch in batches:
-            expected = [model.commit(record) for record in batch]
-            with engine.begin() as conn:
-                answers = write_batch(conn, batch, NOW_US)
-            assert [answer.new for answer in answers] == expected
-            for record, answer in zip(batch, answers, strict=True):
-                snapshot = answer.snapshot
-                assert snapshot.posted == model.posted[record.account_id]
-                assert snapshot.seq == model.seq[record.account_id]
-                assert {state.key: state.used for state in snapshot.limits} == {
-                    key: model.windows[key] for key in record.limit_keys
-                }
-        with engine.begin() as conn:
-            assert list(findings(conn)) == []
-            total = conn.exec_driver_sql("SELECT coalesce(exact_sum(cost), '0') FROM rollups").scalar_one()
-        assert Decimal(total) == model.cost
+    transact(url, _seed)
+    for batch in batches:
+        expected = [model.commit(record) for record in batch]
+        answers = transact(url, lambda conn, batch=batch: write_batch(conn, batch, NOW_US))  # type: ignore[misc]
+        assert [answer.new for answer in answers] == expected
+        for record, answer in zip(batch, answers, strict=True):
+            snapshot = answer.snapshot
+            assert snapshot.posted == model.posted[record.account_id]
+            assert snapshot.seq == model.seq[record.account_id]
+            assert {state.key: state.used for state in snapshot.limits} == {
+                key: model.windows[key] for key in record.limit_keys
+            }
+    assert transact(url, lambda conn: list(findings(conn))) == []
+    total = transact(url, lambda conn: conn.execute(select(exact_sum(tables.rollups.c.cost))).scalar_one())
+    assert (total or 0) == model.cost

@@ -15,7 +15,9 @@ async def _rollups(world: World) -> list[tuple[object, ...]]:
 async def test_records_of_an_hour_share_a_row_across_commits(world: World) -> None:
     for cost in ("0.000000000000000000001", "12345678.9"):
         await world.book.commit(world.record(3, cost_usd=Decimal(cost)))
-    assert await _rollups(world) == [(NOW_US // HOUR_US, "", "12345678.900000000000000000001", 6, 20, 2)]
+    [(hour, agent, cost_usd, *sums)] = await _rollups(world)
+    assert (hour, agent, *sums) == (NOW_US // HOUR_US, "", 6, 20, 2)
+    assert Decimal(str(cost_usd)) == Decimal("12345678.900000000000000000001")
 
 
 async def test_hours_and_attributions_are_kept_apart(world: World) -> None:

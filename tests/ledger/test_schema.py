@@ -9,9 +9,10 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
 
 from faregate.errors import ConfigError
-from faregate.ledger.engine import parse_url, writer_engine
+from faregate.ledger.engine import parse_url, transact
 from faregate.ledger.schema import HEAD, alembic_config, prepare, stored_version
 from faregate.ledger.tables import metadata
 
@@ -21,11 +22,11 @@ def test_head_is_alembics_head() -> None:
 
 
 def test_the_migrations_make_the_tables(url: str) -> None:
-    engine = writer_engine(url)
-    with engine.begin() as conn:
+    def compare(conn: Connection) -> None:
         assert stored_version(conn) == HEAD
         assert compare_metadata(MigrationContext.configure(conn), metadata) == []
-    engine.dispose()
+
+    transact(url, compare)
 
 
 def test_many_may_prepare_at_once(tmp_path: Path) -> None:
@@ -41,15 +42,20 @@ def test_alembic_is_not_imported_for_a_schema_that_is_there(url: str) -> None:
 
 
 def test_a_database_of_a_newer_release_is_refused(url: str) -> None:
-    engine = writer_engine(url)
-    with engine.begin() as conn:
-        conn.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
-    engine.dispose()
+    transact(url, lambda conn: conn.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(ConfigError):
         prepare(url)
 
 
-@pytest.mark.parametrize("bad", ["", "nonsense", "sqlite://", "mysql://h/d", "sqlite:///:memory:"])
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
+def test_names_of_postgres(scheme: str) -> None:
+    url = parse_url(f"{scheme}://u:p%40@h:5433/d?sslmode=require")
+    assert url.render_as_string(hide_password=False) == "postgresql+asyncpg://u:p%40@h:5433/d?sslmode=require"
+
+
+@pytest.mark.parametrize(
+    "bad", ["", "nonsense", "sqlite://", "mysql://h/d", "postgresql+pg8000://h/d", "sqlite:///:memory:"]
+)
 def test_urls_that_cannot_be_a_book(bad: str) -> None:
     with pytest.raises(ConfigError):
         parse_url(bad)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 import pytest
-from tests.ledger.conftest import NOW_US, World
+from tests.ledger.conftest import NOW_US, World, explain
 
 from faregate.core.price import LongContext, PriceCard
 from faregate.errors import InvalidRequest, NotFound
@@ -89,14 +89,14 @@ async def test_pages_by_cursor_are_complete_and_in_order(world: World) -> None:
 @pytest.mark.parametrize(("more", "index"), [("", "organization"), ("account_id = 'a' AND", "account")])
 async def test_a_deep_page_uses_the_index(world: World, more: str, index: str) -> None:
     sql = (
-        f"EXPLAIN QUERY PLAN SELECT * FROM usage_records WHERE organization_id = ? AND {more}"
-        " (occurred_us, id) < (?, ?) ORDER BY occurred_us DESC, id DESC LIMIT 5"
+        f"SELECT * FROM usage_records WHERE organization_id = 'o' AND {more}"
+        " (occurred_us, id) < (1, 'x') ORDER BY occurred_us DESC, id DESC LIMIT 5"
     )
-
-    plan = await world.database.read(lambda conn: [str(row[3]) for row in conn.exec_driver_sql(sql, ("o", 1, "x"))])
-    assert len(plan) == 1
-    assert plan[0].startswith(f"SEARCH usage_records USING INDEX ix_usage_records_{index} (organization_id=?")
-    assert "(occurred_us,id)<(?,?)" in plan[0]
+    plan = " ".join(await world.database.read(explain, sql))
+    names = (index,) if world.url.startswith("sqlite") else (index, "organization")  # both serve an empty table
+    assert any(f"ix_usage_records_{name} " in plan for name in names)
+    assert "(occurred_us,id)<(?,?)" in plan or "ROW(occurred_us, id) < ROW(" in plan
+    assert "sort" not in plan.lower()
 
 
 @pytest.mark.parametrize("cursor", ["x", "!!!!", "MTox", "é"])

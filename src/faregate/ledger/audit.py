@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from faregate.ledger import tables, windows
 from faregate.ledger.dialect import Row
-from faregate.ledger.engine import reader_engine
+from faregate.ledger.engine import transact
 
 MAX_FINDINGS = 1_000
 WINDOWS_PER_PASS = 200_000
@@ -34,12 +34,7 @@ class Finding:
 
 def audit(database_url: str, *, max_findings: int = MAX_FINDINGS) -> list[Finding]:
     """Run every check; at most `max_findings` are returned. Empty is good."""
-    engine = reader_engine(database_url, 1)
-    try:
-        with engine.begin() as conn:
-            return list(islice(findings(conn), max_findings))
-    finally:
-        engine.dispose()
+    return transact(database_url, lambda conn: list(islice(findings(conn), max_findings)), readonly=True)
 
 
 def findings(conn: Connection) -> Iterator[Finding]:

@@ -1,8 +1,9 @@
 """Group commit: what is queued when the writer becomes free is one transaction; nobody waits on purpose.
 
-One thread owns the one writing connection. A batch costs one hop to it and one back. Every future is resolved,
-whatever happens, cancelled ones too; a batch that is refused is tried again row by row (savepoints, one fsync),
-and a row that is refused alone blocks nobody.
+SQLite: one thread owns the one writing connection; a batch costs one hop to it and one back. PostgreSQL: the same
+work on the event loop, in a task for each of a few connections; there a transaction that collides with another
+process's is run again. Every future is resolved, whatever happens, cancelled ones too; a batch that is refused is
+tried again row by row (savepoints, one fsync), and a row that is refused alone blocks nobody.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError, StatementError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 
 from faregate.core.call import Committed, Record
 from faregate.errors import BookRefused, BookUnavailable, FaregateError
 from faregate.ledger.commit import write_batch
+from faregate.ledger.faults import ROW_FAULTS, is_collision, is_refusal, is_row_fault, refused, unavailable
+from faregate.ledger.postgres import on_loop
 
 T = TypeVar("T")
 Job = Callable[[Connection], object]
@@ -31,8 +34,8 @@ log = logging.getLogger(__name__)
 MAX_BATCH = 200
 MAX_QUEUED = 20_000
 
-_ROW_FAULTS = (BookRefused, IntegrityError, DataError, ValueError, TypeError, ArithmeticError, LookupError)
-"""What a record can be to blame for (text that is not UTF-8, an integer too large, ...)."""
+COLLISIONS = 4
+"""How often a transaction is run again after a deadlock or a serialization failure."""
 
 
 @dataclass(slots=True, eq=False)
@@ -42,13 +45,14 @@ class _Item:
 
 
 class Writer:
-    """The writing thread and its queue. Belongs to one event loop; the thread starts with the first item."""
+    """The queue and who works it off. Belongs to one event loop; the work starts with the first item."""
 
     def __init__(
         self,
         engine: Engine,
         *,
         now_us: Callable[[], int],
+        lanes: int = 1,
         max_batch: int = MAX_BATCH,
         max_queued: int = MAX_QUEUED,
     ) -> None:
@@ -60,6 +64,9 @@ class Writer:
         self._queued = 0
         self._closed = False
         self._thread: threading.Thread | None = None
+        self._lanes = lanes if engine.dialect.is_async else 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._filled = asyncio.Event()
 
     @property
     def queued(self) -> int:
@@ -79,7 +86,10 @@ class Writer:
         if self._closed:
             return
         self._closed = True
-        self._queue.put(None)
+        for _ in range(self._lanes or 1):
+            self._queue.put(None)
+        self._filled.set()
+        await asyncio.gather(*self._tasks)
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
 
@@ -91,7 +101,11 @@ class Writer:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._queued += 1
         self._queue.put(_Item(work, future))
-        if self._thread is None:
+        if self._lanes:
+            self._filled.set()
+            if not self._tasks:
+                self._tasks = [asyncio.create_task(self._work_on_loop()) for _ in range(self._lanes)]
+        elif self._thread is None:
             self._thread = threading.Thread(target=self._work, name="faregate-book", daemon=True)
             self._thread.start()
         return future
@@ -102,6 +116,18 @@ class Writer:
             items, open_ = self._take()
             if items:
                 self._serve(items)
+
+    async def _work_on_loop(self) -> None:
+        open_ = True
+        while open_:
+            while self._queue.empty():
+                self._filled.clear()
+                await self._filled.wait()
+            items, open_ = self._take()
+            if items:
+                await on_loop(self._serve, items)  # resolves every future even when it is cancelled
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise asyncio.CancelledError
 
     def _take(self) -> tuple[list[_Item], bool]:
         """Wait for one item, then take what else is there; False after the last."""
@@ -123,52 +149,56 @@ class Writer:
             outcomes = self._commit([cast(Record, item.work) for item in records])
         except BaseException as error:
             log.exception("the book's writer failed")
-            outcomes = [_unavailable(error) for _ in records]
+            outcomes = [unavailable(error) for _ in records]
         _resolve(self, records, outcomes)
         for item in items:
             if callable(item.work):
                 _resolve(self, [item], [self._run(item.work)])
 
+    def _transact(self, work: Callable[[Connection], T]) -> T:
+        for _ in range(COLLISIONS):
+            try:
+                with self._engine.begin() as conn:
+                    return work(conn)
+            except DBAPIError as error:
+                if not is_collision(error):
+                    raise
+        with self._engine.begin() as conn:
+            return work(conn)
+
     def _commit(self, records: Sequence[Record]) -> Sequence[Outcome]:
         if not records:
             return []
         try:
-            with self._engine.begin() as conn:
-                return write_batch(conn, records, self._now_us())
-        except (*_ROW_FAULTS, StatementError) as error:
-            if not _is_row_fault(error):
-                return [_unavailable(error) for _ in records]
-        except (SQLAlchemyError, OSError) as error:
-            return [_unavailable(error) for _ in records]
+            return self._transact(lambda conn: write_batch(conn, records, self._now_us()))
+        except (*ROW_FAULTS, SQLAlchemyError, OSError) as error:
+            if not is_row_fault(error):
+                return [unavailable(error) for _ in records]
         return self._commit_singly(records)
 
     def _commit_singly(self, records: Sequence[Record]) -> Sequence[Outcome]:
         try:
-            with self._engine.begin() as conn:
-                return [self._commit_one(conn, record) for record in records]
+            return self._transact(lambda conn: [self._commit_one(conn, record) for record in records])
         except (SQLAlchemyError, OSError) as error:
-            return [_unavailable(error) for _ in records]
+            return [unavailable(error) for _ in records]
 
     def _commit_one(self, conn: Connection, record: Record) -> Outcome:
         try:
             with conn.begin_nested():
                 return write_batch(conn, [record], self._now_us())[0]
-        except (*_ROW_FAULTS, StatementError) as error:
-            if not _is_row_fault(error):
+        except (*ROW_FAULTS, StatementError) as error:
+            if not is_row_fault(error):
                 raise
             log.error("the book refuses a record of hold %s: %s", record.hold_id, type(error).__name__)
-            return error if isinstance(error, BookRefused) else _refused(error)
+            return error if isinstance(error, BookRefused) else refused(error)
 
     def _run(self, job: Job) -> Outcome:
         try:
-            with self._engine.begin() as conn:
-                return job(conn)
+            return self._transact(job)
         except FaregateError as error:
             return error
-        except (IntegrityError, DataError) as error:
-            return _refused(error)
         except (SQLAlchemyError, OSError) as error:
-            return _unavailable(error)
+            return refused(error) if is_refusal(error) else unavailable(error)
         except BaseException as error:  # noqa: BLE001 - the caller's own mistake goes to the caller
             return error
 
@@ -190,21 +220,3 @@ def _resolve(writer: Writer, items: Sequence[_Item], outcomes: Sequence[Outcome]
         items[0].future.get_loop().call_soon_threadsafe(writer._deliver, items, outcomes)
     except RuntimeError:  # the loop is gone, and nobody waits any more
         log.warning("the event loop closed before %d answers of the book", len(items))
-
-
-def _is_row_fault(error: BaseException) -> bool:
-    if isinstance(error, _ROW_FAULTS):
-        return True
-    return type(error) is StatementError and isinstance(error.orig, _ROW_FAULTS)
-
-
-def _unavailable(error: BaseException) -> BookUnavailable:
-    wrapped = BookUnavailable(f"the book cannot be reached: {type(error).__name__}")
-    wrapped.__cause__ = error
-    return wrapped
-
-
-def _refused(error: BaseException) -> BookRefused:
-    wrapped = BookRefused(f"the book refuses the record: {type(error).__name__}")
-    wrapped.__cause__ = error
-    return wrapped

@@ -18,11 +18,11 @@ from faregate.core.ids import new_id
 from faregate.core.money import EXACT, MAX_MICROCREDITS
 from faregate.errors import BookRefused
 from faregate.ledger import tables
-from faregate.ledger.dialect import Row, insert_many, insert_returning, marks
+from faregate.ledger.dialect import Row, among, insert_many, insert_returning
 from faregate.ledger.engine import wall_us
 from faregate.ledger.posting import Line, Posting, from_json
 from faregate.ledger.rollups import Rollups
-from faregate.ledger.rows import COUNTS, card_row, difference, usage_row
+from faregate.ledger.rows import COUNTS, card_row, difference, storable, usage_row
 from faregate.ledger.windows import Windows
 
 DIRECT_ENDPOINTS = frozenset({"credits.deduct", "transactions.create", "reservations.confirm"})
@@ -84,7 +84,7 @@ def _check(record: Record) -> None:
 class _Batch:
     def __init__(self, conn: Connection, records: Sequence[Record], now_us: int) -> None:
         self.conn = conn
-        self.records = records
+        self.records = [storable(conn, record) for record in records]
         self.now_us = now_us
         self.posting = Posting(conn, (record.account_id for record in records), now_us)
         self.windows = Windows(conn)
@@ -202,11 +202,12 @@ class _Batch:
         if not holds:
             return
         columns = ", ".join(("usage", *COUNTS))
+        these, params = among(self.conn, holds)
         sql = (
             f"SELECT hold_id, id, account_id, entry_id, kind, charge, cost, {columns} FROM usage_records"  # noqa: S608
-            f" WHERE hold_id IN {marks(self.conn, len(holds))} ORDER BY hold_id, is_adjustment"
+            f" WHERE hold_id {these} ORDER BY hold_id, is_adjustment"
         )
-        for row in self.conn.exec_driver_sql(sql, tuple(holds)):
+        for row in self.conn.exec_driver_sql(sql, params):
             first = self.booked.get(row[0])
             if first is None:
                 self.booked[row[0]] = _booked(tuple(row))
@@ -216,12 +217,9 @@ class _Batch:
     def _load_direct(self, holds: Sequence[str]) -> None:
         if not holds:
             return
-        names = [name for hold in holds for name in (hold, hold + _ADJUSTED)]
-        sql = (
-            "SELECT hold_id, id, account_id, reason, amount FROM entries"  # noqa: S608
-            f" WHERE hold_id IN {marks(self.conn, len(names))} ORDER BY hold_id"
-        )
-        for hold, entry_id, account_id, reason, amount in self.conn.exec_driver_sql(sql, tuple(names)):
+        these, params = among(self.conn, [name for hold in holds for name in (hold, hold + _ADJUSTED)])
+        sql = f"SELECT hold_id, id, account_id, reason, amount FROM entries WHERE hold_id {these} ORDER BY hold_id"  # noqa: S608
+        for hold, entry_id, account_id, reason, amount in self.conn.exec_driver_sql(sql, params):
             first = self.booked.get(hold.removesuffix(_ADJUSTED))
             if first is not None:
                 first.adjusted, first.charge = True, first.charge - amount

@@ -1,4 +1,4 @@
-"""One process's way into the book: a writer thread and a few reader threads."""
+"""One process's way into the book: a writer and a few readers, threads on SQLite, tasks on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from faregate.core.call import Committed, Record
-from faregate.errors import BookUnavailable
 from faregate.ledger.batcher import MAX_BATCH, MAX_QUEUED, Writer
 from faregate.ledger.engine import reader_engine, wall_us, writer_engine
+from faregate.ledger.faults import unavailable
+from faregate.ledger.postgres import on_loop
+
+LANES = 1
+"""Connections that write, on PostgreSQL."""
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -31,22 +35,28 @@ class Database:
         *,
         now_us: Callable[[], int] = wall_us,
         readers: int = 4,
+        lanes: int = LANES,
         max_batch: int = MAX_BATCH,
         max_queued: int = MAX_QUEUED,
     ) -> None:
         self.url = database_url
         self.now_us = now_us
-        self._write_engine = writer_engine(database_url)
+        self._write_engine = writer_engine(database_url, size=lanes)
         self._read_engine = reader_engine(database_url, readers)
+        self._on_loop = self._read_engine.dialect.is_async
+        self._reading: set[asyncio.Task[object]] = set()
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="faregate-reader")
-        self.writer = Writer(self._write_engine, now_us=now_us, max_batch=max_batch, max_queued=max_queued)
+        self.writer = Writer(self._write_engine, now_us=now_us, lanes=lanes, max_batch=max_batch, max_queued=max_queued)
 
     async def commit(self, record: Record) -> Committed:
         """Group commit. Raises BookUnavailable, BookRefused."""
         return await self.writer.commit(record)
 
     async def write(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `work(conn, ...)` in a transaction of its own. Raises BookUnavailable, and what `work` raises."""
+        """Run `work(conn, ...)` in a transaction of its own. Raises BookUnavailable, and what `work` raises.
+
+        On PostgreSQL it is run again when another process was in the way, so it moves nothing but the database.
+        """
         return await self.writer.run(lambda conn: work(conn, *args, **kwargs))
 
     async def read(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -57,13 +67,23 @@ class Database:
                 with self._read_engine.begin() as conn:
                     return work(conn, *args, **kwargs)
             except (SQLAlchemyError, OSError) as error:
-                raise BookUnavailable(f"the book cannot be read: {type(error).__name__}") from error
+                raise unavailable(error, "read") from error
 
+        if self._on_loop:
+            task = asyncio.create_task(on_loop(run))
+            self._reading.add(task)
+            task.add_done_callback(self._reading.discard)
+            return await asyncio.shield(task)  # a cancelled caller must not cost the connection
         return await asyncio.get_running_loop().run_in_executor(self._readers, run)
 
     async def close(self) -> None:
         """Finish what is queued and give the connections back."""
         await self.writer.close()
+        if self._on_loop:
+            await asyncio.gather(*self._reading, return_exceptions=True)
+            await on_loop(self._write_engine.dispose)
+            await on_loop(self._read_engine.dispose)
+            return
         await asyncio.to_thread(self._readers.shutdown)
         self._write_engine.dispose()
         self._read_engine.dispose()

@@ -1,4 +1,4 @@
-"""Connections: one writer that takes the lock up front, readers that never wait for it.
+"""Connections: one writer that takes the lock up front, readers that never wait for it. PostgreSQL's: postgres.py.
 
 SQLite runs in WAL mode with `synchronous=FULL`: a committed charge survives a power cut. Writers begin with
 BEGIN IMMEDIATE, always: with the default, two processes read the same balance and the later write is refused
@@ -7,15 +7,20 @@ or lost [trial: 4,000 debits, 2,307 booked].
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 
 from faregate.errors import ConfigError
 from faregate.ledger.dialect import install_functions
+from faregate.ledger.postgres import blocking, postgres_engine
+
+T = TypeVar("T")
 
 BUSY_TIMEOUT_MS = 10_000
 CHECKPOINT_PAGES = 4_000
@@ -29,32 +34,65 @@ def wall_us() -> int:
 def parse_url(database_url: str) -> URL:
     """A database URL, or ConfigError. SQLite wants a file: there is no book in memory."""
     try:
-        url = make_url(database_url)
+        url = make_url(re.sub("^postgres:", "postgresql:", database_url))
     except ArgumentError:
         raise ConfigError("database_url is not a URL", param="database_url") from None
+    if url.drivername in ("postgresql", "postgresql+asyncpg"):
+        return url.set(drivername="postgresql+asyncpg")
     if url.get_backend_name() != "sqlite":
-        raise ConfigError(f"database_url: {url.get_backend_name()} is not supported", param="database_url")
+        raise ConfigError(f"database_url: {url.drivername} is not supported", param="database_url")
     if url.database in (None, "", ":memory:"):
         raise ConfigError("database_url: SQLite needs a file", param="database_url")
     return url.set(drivername="sqlite+pysqlite")
 
 
-def writer_engine(database_url: str) -> Engine:
-    """The engine of the one connection that writes."""
-    return _engine(database_url, begin="BEGIN IMMEDIATE", setup=(), size=1)
+def writer_engine(database_url: str, *, size: int = 1) -> Engine:
+    """The engine of the connections that write: one on SQLite, `size` on PostgreSQL."""
+    url = parse_url(database_url)
+    if on_postgres(url):
+        return postgres_engine(url, size=size, readonly=False)
+    return _engine(url, begin="BEGIN IMMEDIATE", setup=(), size=1)
 
 
 def reader_engine(database_url: str, size: int) -> Engine:
     """The engine of `size` connections that cannot write; each transaction sees one state of the book."""
-    return _engine(database_url, begin="BEGIN", setup=("PRAGMA query_only=ON",), size=size)
+    url = parse_url(database_url)
+    if on_postgres(url):
+        return postgres_engine(url, size=size, readonly=True)
+    return _engine(url, begin="BEGIN", setup=("PRAGMA query_only=ON",), size=size)
 
 
-def _engine(database_url: str, *, begin: str, setup: tuple[str, ...], size: int) -> Engine:
+def on_postgres(url: URL) -> bool:
+    """Which of the two databases it is."""
+    return url.get_backend_name() == "postgresql"
+
+
+def transact(database_url: str, work: Callable[[Connection], T], *, readonly: bool = False) -> T:
+    """Run `work(conn)` in one transaction on a connection of its own, and wait: for what runs beside the service.
+
+    No time limits: migrations and audits take what they take.
+    """
+    url = parse_url(database_url)
+    if on_postgres(url):
+        return blocking(lambda: _transact(postgres_engine(url, size=1, readonly=readonly, bounded=False), work))
+    return _transact(reader_engine(database_url, 1) if readonly else writer_engine(database_url), work)
+
+
+def _transact(engine: Engine, work: Callable[[Connection], T]) -> T:
+    try:
+        with engine.begin() as conn:
+            return work(conn)
+    finally:
+        engine.dispose()
+
+
+def _engine(url: URL, *, begin: str, setup: tuple[str, ...], size: int) -> Engine:
     engine = create_engine(
-        parse_url(database_url),
+        url,
         pool_size=size,
         max_overflow=0,
         connect_args={"timeout": BUSY_TIMEOUT_MS / 1000},
+        hide_parameters=True,
     )
 
     def connected(connection: sqlite3.Connection, _record: Any) -> None:

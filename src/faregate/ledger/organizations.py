@@ -16,6 +16,7 @@ from faregate.errors import Conflict, InvalidRequest, NotFound
 from faregate.ledger import tables
 from faregate.ledger.accounts import insert_account
 from faregate.ledger.database import Database
+from faregate.ledger.dialect import one_at_a_time
 
 _t = tables.organizations.c
 PATCHABLE = frozenset({"name", "external_id", "markup_percent", "ingest_charges", "stripe_customer_id"})
@@ -138,6 +139,7 @@ def _patch(conn: Connection, reference: str, changes: Mapping[str, object], now_
 
 
 def _bootstrap(conn: Connection, admin_hash: str | None, credits_per_usd: Decimal, now_us: int) -> Bootstrap:
+    one_at_a_time(conn, "bootstrap")
     exists = select(_t.id).where(_t.id == BOOTSTRAP_ORGANIZATION_ID)
     if conn.execute(exists).first() is None:
         values = {

@@ -12,7 +12,7 @@ from faregate.core.call import LimitState, Snapshot
 from faregate.core.ids import new_id
 from faregate.errors import BookRefused
 from faregate.ledger import tables
-from faregate.ledger.dialect import Row, for_update, insert_many, marks
+from faregate.ledger.dialect import Row, among, for_update, insert_many, marks
 from faregate.ledger.grants import Grant, Purse
 
 
@@ -76,7 +76,7 @@ class Line:
     limit_keys: str | None = None
 
 
-_WALLET = "SELECT id, organization_id, posted, seq, overdraft, gated_us, grants_until_us FROM accounts WHERE id IN "
+_WALLET = "SELECT id, organization_id, posted, seq, overdraft, gated_us, grants_until_us FROM accounts WHERE id "
 _GRANTS = (
     "SELECT id, account_id, amount, remaining, priority, effective_us, expires_us, started, description,"
     " created_us FROM grants WHERE account_id = "
@@ -86,7 +86,8 @@ _GRANTS = (
 def read_wallets(conn: Connection, account_ids: Iterable[str], *, lock: bool) -> dict[str, Wallet]:
     """Wallets by account id, in id order; unknown ids are left out."""
     ids = sorted(set(account_ids))
-    sql = _WALLET + marks(conn, len(ids)) + " ORDER BY id" + (for_update(conn) if lock else "")
+    these, params = among(conn, ids)
+    sql = _WALLET + these + " ORDER BY id" + (for_update(conn) if lock else "")
     return {
         row[0]: Wallet(
             id=row[0],
@@ -97,7 +98,7 @@ def read_wallets(conn: Connection, account_ids: Iterable[str], *, lock: bool) ->
             gated=row[5] is not None,
             grants_until_us=row[6],
         )
-        for row in conn.exec_driver_sql(sql, tuple(ids))
+        for row in conn.exec_driver_sql(sql, params)
     }
 
 

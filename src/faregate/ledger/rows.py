@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 
 import orjson
@@ -18,7 +19,30 @@ from faregate.ledger.posting import to_json
 COUNTS = ("input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
 """Counts with a column of their own."""
 _IN_COLUMNS = frozenset(COUNTS)
+_NUL = "\0"
 _OWN_ATTRIBUTION = frozenset({"agent", "feature"})
+
+
+def storable(conn: Connection, record: Record) -> Record:
+    """The record as the database can hold it: PostgreSQL's text has no NUL, and a tag must not park a charge."""
+    if conn.dialect.name != "postgresql":
+        return record
+    texts = (record.description, record.raw_usage, record.request_id, record.public_model, record.model)
+    if not any(_NUL in text for text in (*texts, *record.attribution, *record.attribution.values()) if text):
+        return record
+    return replace(
+        record,
+        description=record.description and _without_nul(record.description),
+        raw_usage=record.raw_usage and _without_nul(record.raw_usage),
+        request_id=_without_nul(record.request_id),
+        public_model=_without_nul(record.public_model),
+        model=_without_nul(record.model),
+        attribution={_without_nul(name): _without_nul(value) for name, value in record.attribution.items()},
+    )
+
+
+def _without_nul(text: str) -> str:
+    return text.replace(_NUL, "\N{REPLACEMENT CHARACTER}")
 
 
 def usage_row(

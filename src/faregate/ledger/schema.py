@@ -12,8 +12,11 @@ from typing import Any
 from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
-from faregate.errors import BookUnavailable, ConfigError
-from faregate.ledger.engine import parse_url, writer_engine
+from faregate.errors import ConfigError
+from faregate.ledger.dialect import one_at_a_time
+from faregate.ledger.engine import on_postgres, parse_url, transact
+from faregate.ledger.faults import is_misconfigured, unavailable
+from faregate.ledger.postgres import check_server
 
 HEAD = "0001"
 """The newest revision in migrations/versions."""
@@ -24,13 +27,19 @@ def prepare(database_url: str) -> None:
 
     Raises ConfigError (a bad URL, a database of a newer release) and BookUnavailable.
     """
-    path = Path(str(parse_url(database_url).database))
+    url = parse_url(database_url)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.with_name(path.name + ".lock")):
-            _upgrade(database_url)
+        if on_postgres(url):
+            transact(database_url, _upgrade)
+        else:
+            path = Path(str(url.database))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(path.with_name(path.name + ".lock")):
+                transact(database_url, _upgrade)
     except (SQLAlchemyError, OSError) as error:
-        raise BookUnavailable(f"the database cannot be prepared: {type(error).__name__}") from error
+        if is_misconfigured(error):
+            raise ConfigError("database_url has a parameter that cannot be used", param="database_url") from error
+        raise unavailable(error, "prepared") from error
 
 
 @contextmanager
@@ -40,14 +49,13 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _upgrade(database_url: str) -> None:
-    engine = writer_engine(database_url)
-    try:
-        with engine.begin() as conn:
-            if stored_version(conn) != HEAD:
-                _migrate(conn)
-    finally:
-        engine.dispose()
+def _upgrade(conn: Connection) -> None:
+    if conn.dialect.name == "postgresql":
+        check_server(conn)
+    if stored_version(conn) != HEAD:
+        one_at_a_time(conn, "schema")
+        if stored_version(conn) != HEAD:
+            _migrate(conn)
 
 
 def stored_version(conn: Connection) -> str | None:

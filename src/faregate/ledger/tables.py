@@ -19,12 +19,11 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Table,
-    Text,
     UniqueConstraint,
     text,
 )
 
-from faregate.ledger.dialect import Exact
+from faregate.ledger.dialect import TEXT, Exact
 
 metadata = MetaData(
     naming_convention={
@@ -38,11 +37,11 @@ metadata = MetaData(
 
 
 def _id() -> Column[str]:
-    return Column("id", Text, primary_key=True)
+    return Column("id", TEXT, primary_key=True)
 
 
 def _text(name: str, *more: Any, null: bool = False) -> Column[str]:
-    return Column(name, Text, *more, nullable=null)
+    return Column(name, TEXT, *more, nullable=null)
 
 
 def _big(name: str, *, null: bool = False, default: str | None = None) -> Column[int]:
@@ -173,6 +172,8 @@ usage_records = Table(
     _text("description", null=True),
     _text("raw_usage", null=True),
     _text("limit_keys", null=True),  # space-separated windows the charge counted in
+    # Hold ids are ordered in time and by code point, so PostgreSQL can later partition by range of hold_id, a month
+    # each: the key contains it, and both records of a hold stay together whoever books them when.
     UniqueConstraint("hold_id", "is_adjustment"),
     Index("ix_usage_records_organization", "organization_id", "occurred_us", "id"),
     Index("ix_usage_records_account", "organization_id", "account_id", "occurred_us", "id"),
@@ -182,7 +183,7 @@ usage_records = Table(
 limit_windows = Table(
     "limit_windows",
     metadata,
-    Column("limit_id", Text, primary_key=True),
+    Column("limit_id", TEXT, primary_key=True),
     Column("start_s", BigInteger, primary_key=True, autoincrement=False),
     _big("used"),
     _big("seq"),
@@ -207,7 +208,7 @@ rollups = Table(
     "rollups",
     metadata,
     *(
-        Column(name, BigInteger if name == "hour" else Text, primary_key=True, autoincrement=False)
+        Column(name, BigInteger if name == "hour" else TEXT, primary_key=True, autoincrement=False)
         for name in ROLLUP_KEYS
     ),
     _exact("cost"),
@@ -240,8 +241,8 @@ grants = Table(
 grant_moves = Table(
     "grant_moves",
     metadata,
-    Column("entry_id", Text, primary_key=True),
-    Column("grant_id", Text, ForeignKey("grants.id"), primary_key=True),
+    Column("entry_id", TEXT, primary_key=True),
+    Column("grant_id", TEXT, ForeignKey("grants.id"), primary_key=True),
     _big("amount"),  # signed: the sum over a started grant is what remains
     Index("ix_grant_moves_grant_id", "grant_id"),
 )
@@ -273,9 +274,9 @@ keys = Table(
 idempotency = Table(
     "idempotency",
     metadata,
-    Column("tenant", Text, primary_key=True),
-    Column("key", Text, primary_key=True),
-    Column("route", Text, primary_key=True),
+    Column("tenant", TEXT, primary_key=True),
+    Column("key", TEXT, primary_key=True),
+    Column("route", TEXT, primary_key=True),
     Column("fingerprint", LargeBinary, nullable=False),
     _text("state"),
     Column("status", Integer),
@@ -326,9 +327,9 @@ prices = Table(
 external_ids = Table(
     "external_ids",
     metadata,
-    Column("organization_id", Text, primary_key=True),
-    Column("source", Text, primary_key=True),
-    Column("external_id", Text, primary_key=True),
+    Column("organization_id", TEXT, primary_key=True),
+    Column("source", TEXT, primary_key=True),
+    Column("external_id", TEXT, primary_key=True),
     _text("record_id"),
     _big("created_us"),
 )

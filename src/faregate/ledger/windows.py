@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from faregate.core.call import LimitState, Record
 from faregate.errors import BookRefused
 from faregate.ledger import tables
-from faregate.ledger.dialect import insert_returning, pairs
+from faregate.ledger.dialect import among_pairs, insert_returning
 
 _KINDS = ("credits", "tokens", "requests", "concurrency")
 _UPSERT = (
@@ -82,10 +82,8 @@ def read_windows(conn: Connection, keys: Iterable[Key]) -> dict[Key, LimitState]
     """What the book has of these windows; one it has never seen has used nothing."""
     states = {key: LimitState(key=f"{key[0]}:{key[1]}", used=0, seq=0) for key in keys}
     if states:
-        sql = (
-            "SELECT limit_id, start_s, used, seq FROM limit_windows"  # noqa: S608
-            f" WHERE (limit_id, start_s) IN {pairs(conn, len(states))}"
-        )
-        for limit_id, start, used, seq in conn.exec_driver_sql(sql, tuple(part for key in states for part in key)):
+        these, params = among_pairs(conn, list(states))
+        sql = f"SELECT limit_id, start_s, used, seq FROM limit_windows WHERE (limit_id, start_s) {these}"  # noqa: S608
+        for limit_id, start, used, seq in conn.exec_driver_sql(sql, params):
             states[limit_id, start] = LimitState(key=f"{limit_id}:{start}", used=used, seq=seq)
     return states
