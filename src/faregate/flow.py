@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -41,7 +41,7 @@ from faregate.ports import (
 )
 
 _RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
-_ELSEWHERE = frozenset({401, 403, 404})
+_ELSEWHERE = frozenset({401, 402, 403, 404})
 """Refusals that are about this provider, not about the call: the next candidate may serve it."""
 _BACKOFF_S = 0.25
 _BACKOFF_MOST_S = 4.0
@@ -83,6 +83,23 @@ class Attempt:
             return True
         usage = self.reading().usage
         return usage is not None and bool(usage.input_tokens or usage.output_tokens)
+
+
+class _GivenUp:
+    """The answer of a provider that we stopped waiting for: the request was sent, so its input counts."""
+
+    status = 200
+    headers: Mapping[str, str] = {}
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        for chunk in ():
+            yield chunk
+
+    def touch(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+    async def close(self) -> None: ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -189,6 +206,8 @@ class Flow:
         await self._owner.forward(inside.held)
         tries = self._tries(inside.candidates)
         while True:
+            if inside.held.lost:
+                raise StoreUnavailable("the hold of this call was lost", retry_after_s=1)
             candidate = tries.pop(0)
             result = await self._try(inside, candidate, reply)
             if isinstance(result, Attempt):
@@ -206,7 +225,7 @@ class Flow:
 
     async def _try(self, inside: Admission, candidate: Candidate, reply: Reply) -> Attempt | UpstreamError:
         try:
-            attempt = inside.attempt = await self._attempt(inside, candidate)
+            attempt = inside.attempt = await self._attempt(inside, candidate, reply)
         except UpstreamError as error:
             return error
         await self._relay(inside, attempt, reply)
@@ -248,6 +267,8 @@ class Flow:
             if attempt.provider.on_disconnect == "cancel":
                 cut()
 
+        if inside.held.lost:
+            cut()
         inside.held.on_cut = cut
         inside.held.progress = lambda: progress_microcredits(
             attempt.reading(), call, candidate, inside.estimate, inside.principal
@@ -285,9 +306,10 @@ class Flow:
         if not reply.started:
             if failed is not None:
                 raise failed
-            if attempt.answer.status >= 400:
-                rest = _refusal_body(attempt, rest)
             headers = self._headers(inside, attempt) | _bill_headers(bill)
+            if attempt.answer.status >= 400:
+                rest = dialect.refusal(attempt.answer.status, _refusal_body(attempt, rest))
+                headers["content-type"] = "application/json"
             await reply.start(attempt.answer.status, headers | {"content-length": str(len(rest))})
         await reply.finish(rest if failed is None else rest + dialect.error_event(failed))
 
@@ -339,15 +361,35 @@ class Flow:
     def _tries(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         return [c for c in candidates for _ in range(1 + self._providers[c.provider].retries)]
 
-    async def _attempt(self, inside: Admission, candidate: Candidate) -> Attempt:
+    async def _attempt(self, inside: Admission, candidate: Candidate, reply: Reply) -> Attempt:
         provider = self._providers[candidate.provider]
         hold = replace(inside.held.hold, microcredits=inside.held.microcredits)
         cap = self._estimator.output_cap(inside.call, (candidate,), inside.principal, inside.estimate, hold)
         if cap == 0:
             raise InsufficientCredits(inside.estimate.floor_microcredits, hold.microcredits)
-        answer = await provider.send(inside.call, candidate, cap)
+        answer = await self._send(inside, provider, candidate, cap, reply)
         meter = provider.meter(inside.call, answer)
-        return Attempt(candidate=candidate, provider=provider, answer=answer, meter=meter, cap=cap)
+        gone = isinstance(answer, _GivenUp)
+        return Attempt(
+            candidate=candidate, provider=provider, answer=answer, meter=meter, cap=cap, client_gone=gone, cut=gone
+        )
+
+    async def _send(
+        self, inside: Admission, provider: Provider, candidate: Candidate, cap: int | None, reply: Reply
+    ) -> Answer:
+        """The answer's headers; given up (it may be billed all the same) when the client leaves and that is the policy."""
+        if provider.on_disconnect != "cancel":
+            return await provider.send(inside.call, candidate, cap)
+        sending = asyncio.ensure_future(provider.send(inside.call, candidate, cap))
+        reply.on_gone(sending.cancel)
+        try:
+            return await sending
+        except asyncio.CancelledError:
+            if not sending.cancelled():
+                raise
+            return _GivenUp()
+        finally:
+            reply.on_gone(None)
 
     def _headers(self, inside: Admission, attempt: Attempt) -> dict[str, str]:
         held = inside.held
@@ -373,8 +415,8 @@ def _unfinished(inside: Admission, attempt: Attempt) -> FaregateError | None:
 def _refusal_body(attempt: Attempt, body: bytes) -> bytes:
     """The provider's own 4xx pass; its trouble with *our* credentials, and its 5xx, are ours to report."""
     status = attempt.answer.status
-    if status in (401, 403):
-        raise UpstreamError("the provider refused the gateway's credentials for this model")
+    if status in (401, 402, 403):
+        raise UpstreamError("the provider refused the gateway's own account for this model")
     if status >= 500:
         raise UpstreamError(f"the provider failed with status {status}")
     return attempt.provider.redact(body)
@@ -394,5 +436,6 @@ def _bill_headers(bill: Bill) -> dict[str, str]:
 def _backoff_s(failed: Attempt | UpstreamError) -> float:
     """Jittered; a provider that names a short wait gets it."""
     asked = failed.answer.headers.get("retry-after", "") if isinstance(failed, Attempt) else ""
-    wait_s = float(asked) if asked.isdecimal() and int(asked) <= _BACKOFF_MOST_S else _BACKOFF_S
+    short = len(asked) <= 4 and asked.isdecimal() and int(asked) <= _BACKOFF_MOST_S
+    wait_s = float(asked) if short else _BACKOFF_S
     return wait_s + random.uniform(0, _BACKOFF_S)  # noqa: S311  # jitter, not a secret

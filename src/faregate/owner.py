@@ -62,6 +62,8 @@ class Held:
     no_holds: int = 0
     unsure: bool = False
     """A reassert went unanswered: it may still arrive, after a release."""
+    lost: bool = False
+    """Swept, or not heard of for too long: nothing may be forwarded on it any more."""
     owed: Record | None = None
     """The truth, from the moment it is in the journal."""
     owed_at: float = 0.0
@@ -234,7 +236,9 @@ class Owner:
         return self._clock.monotonic() - held.last_ok > 3 * self._heartbeat_s
 
     async def release(self, held: Held) -> None:
-        """End a hold whose truth is zero. Goes on in the background when Redis does not answer."""
+        """End a hold whose truth is zero. Goes on in the background when Redis does not answer. Once is enough."""
+        if held.state in ("learned", "ending"):
+            return
         if held.state == "forwarded":
             self._learn(held, zero_record(held.intent))  # A replay must not take the call for one nobody knows about.
         held.state = "ending"
@@ -393,6 +397,7 @@ class Owner:
 
     def _cut(self, held: Held) -> None:
         self._events.trouble("cut", held.hold.id)
+        held.lost = True
         if held.on_cut is not None:
             held.on_cut()
 

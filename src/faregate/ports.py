@@ -321,7 +321,7 @@ class Reply(Protocol):
 
     started: bool
 
-    def on_gone(self, act: Callable[[], None] | None) -> None:
+    def on_gone(self, act: Callable[[], object] | None) -> None:
         """Call `act` when the client hangs up (at once if it has); None: no more."""
         ...
 
@@ -341,6 +341,10 @@ class Dialect(Protocol):
 
     def read(self, inbound: Inbound, principal: Principal, account_id: str, call_id: str) -> Call:
         """Raises InvalidRequest naming the field."""
+        ...
+
+    def refusal(self, status: int, body: bytes) -> bytes:
+        """A provider's 4xx in this dialect: as it came if it speaks it, else its text in our shape."""
         ...
 
     def error_event(self, error: Exception) -> bytes:

@@ -75,14 +75,14 @@ class AsgiReply:
         self.request_id = request_id
         self._watcher: asyncio.Task[None] | None = None
 
-    def on_gone(self, act: Callable[[], None] | None) -> None:
+    def on_gone(self, act: Callable[[], object] | None) -> None:
         if self._watcher is not None:
             self._watcher.cancel()
             self._watcher = None
         if act is not None:
             self._watcher = asyncio.create_task(self._watch(act))
 
-    async def _watch(self, act: Callable[[], None]) -> None:
+    async def _watch(self, act: Callable[[], object]) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         act()

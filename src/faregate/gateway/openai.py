@@ -53,6 +53,17 @@ class OpenAIDialect:
             forward_headers={name: headers[name] for name in _PASSED_ON if name in headers},
         )
 
+    def refusal(self, status: int, body: bytes) -> bytes:
+        try:
+            said = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            said = None
+        if isinstance(said, dict) and "error" in said:
+            return body
+        text = body[:_MOST_VALUE].decode("utf-8", "replace").strip() or f"the provider answered {status}"
+        kind = _TYPES.get(status, "invalid_request_error")
+        return orjson.dumps({"error": {"message": text, "type": kind, "param": None, "code": None}})
+
     def error_event(self, error: Exception) -> bytes:
         known = error if isinstance(error, FaregateError) else FaregateError("the gateway failed")
         return b"data: " + error_body(known) + b"\n\n"
