@@ -54,18 +54,16 @@ def test_a_crash_at_any_step_of_a_call(world: World, stream: bool) -> None:
     assert world.open() == []
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
-def test_a_store_that_is_away_or_loses_a_reply_at_any_step(world: World, stream: bool) -> None:
-    points, answers = _run(world, fault="raise", stream=stream)
+def test_a_store_that_is_away_or_loses_a_reply_at_any_step(world: World) -> None:
+    points, answers = _run(world, fault="raise", stream=False)
     assert {"before RedisGate.reserve", "after RedisGate.reserve", "before FileJournal.forward"} <= set(points)
     assert {"before SqlBook.commit", "after SqlBook.commit", "after RedisGate.settle"} <= set(points)
     assert world.findings_now(answers, running=False) == []
     assert world.open() == []
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
-def test_a_freeze_at_any_step_long_enough_to_be_swept(world: World, stream: bool) -> None:
-    points, answers = _run(world, fault="freeze", stream=stream)
+def test_a_freeze_at_any_step_long_enough_to_be_swept(world: World) -> None:
+    points, answers = _run(world, fault="freeze", stream=True)
     assert {"after RedisGate.reserve", "after FileJournal.forward", "after FileJournal.learned"} <= set(points)
     assert world.findings_now(answers, running=False) == []
     assert world.open() == []

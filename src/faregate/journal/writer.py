@@ -24,8 +24,17 @@ class _Segment:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # It gets its name when it is locked: a sibling that looks for dead journals would take it and delete it.
+        draft = path.with_suffix(".draft")
+        self.fd = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.link(draft, path)  # Unlike a rename, it never replaces another boot's.
+        except OSError:
+            os.close(self.fd)
+            raise
+        finally:
+            draft.unlink()
         self.size = 0
         self.open_holds: set[str] = set()
         self.dirty = False
