@@ -8,7 +8,8 @@ COPY src ./src
 RUN /opt/faregate/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation .
 
 FROM python:3.13-slim
-RUN useradd --system --uid 10001 --home-dir /var/lib/faregate --create-home faregate
+RUN useradd --system --uid 10001 --home-dir /var/lib/faregate --create-home faregate \
+ && install -d -o faregate -g faregate -m 700 /var/lib/faregate/data
 COPY --from=build /opt/faregate /opt/faregate
 ENV PATH=/opt/faregate/bin:$PATH \
     PYTHONUNBUFFERED=1 \

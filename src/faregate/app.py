@@ -32,6 +32,7 @@ from faregate.credits.gate import GateTiming, RedisGate
 from faregate.credits.pipe import Pipe
 from faregate.errors import BookUnavailable, JournalUnavailable, StoreUnavailable
 from faregate.flow import Flow
+from faregate.forwarding import Forwarder
 from faregate.gateway.endpoint import Endpoint
 from faregate.gateway.metrics import Metrics
 from faregate.journal import FileJournal, dead_journals
@@ -136,24 +137,26 @@ class Runtime:
             providers=kinds, models=settings.models, card=self.catalog.card, sandbox=sandbox_name(providers)
         )
         self.keys = Principals(self.ledger.keys, self.gate, self.clock)
+        cap = chosen.on_low_credit == "cap"
+        estimator = CallEstimator(
+            EstimateSettings(
+                bytes_per_token=chosen.bytes_per_token,
+                min_output_tokens=chosen.min_output_tokens,
+                default_max_output_tokens=chosen.default_max_output_tokens,
+                cap=cap,
+            )
+        )
         self.flow = Flow(
             keys=self.keys,
             accounts=AccountResolver(self.ledger.accounts),
             router=self.router,
-            estimator=CallEstimator(
-                EstimateSettings(
-                    bytes_per_token=chosen.bytes_per_token,
-                    min_output_tokens=chosen.min_output_tokens,
-                    default_max_output_tokens=chosen.default_max_output_tokens,
-                    cap=chosen.on_low_credit == "cap",
-                )
-            ),
+            estimator=estimator,
             owner=self.owner,
-            providers=providers,
+            forwarder=Forwarder(providers=providers, estimator=estimator, clock=self.clock),
             clock=self.clock,
             events=self.metrics,
             share_permille=chosen.share_permille,
-            cap_on_low_credit=chosen.on_low_credit == "cap",
+            cap_on_low_credit=cap,
             allow=lambda principal: require(principal, "proxy"),
         )
 

@@ -140,6 +140,7 @@ class Owner:
         """Journal the intent, then reserve. Raises what the gate raises; nothing is held then."""
         if self._backlog.full:
             raise BookUnavailable("the book has been out of reach for too long", retry_after_s=5)
+        await self._know(ask.principal.bucket)
         self._journal.open(ask.hold_id, intent)
         now = self._clock.monotonic()
         stub = Hold(
@@ -404,7 +405,7 @@ class Owner:
     async def _on_epochs(self, epochs: dict[int, str]) -> None:
         """Redis lost something: say every close of the last deadline again (a release lost with the tail came back).
 
-        A bucket's epoch is noted only once that has been done. One seen for the first time may have lost some, too.
+        A bucket's epoch is noted only once that has been done.
         """
         for bucket, epoch in epochs.items():
             if self._epochs.get(bucket) == epoch:
@@ -412,6 +413,11 @@ class Owner:
             for closed in [closed for closed in self._recent if closed.hold.bucket == bucket]:
                 await self._close_again(closed)
             self._epochs[bucket] = epoch
+
+    async def _know(self, bucket: int) -> None:
+        """The epoch before our first hold in a bucket: what is lost later shows as another one."""
+        if bucket not in self._epochs:
+            self._epochs.setdefault(bucket, await self._gate.epoch(bucket))
 
     async def _close_again(self, closed: _Closed) -> None:
         if closed.snapshot is not None:

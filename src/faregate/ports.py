@@ -158,6 +158,10 @@ class Gate(Protocol):
         """Extend holds (absolute amounts) and read the epoch of each bucket, in one pipeline."""
         ...
 
+    async def epoch(self, bucket: int) -> str:
+        """The bucket's epoch, now."""
+        ...
+
     async def extend(self, beat: Beat) -> BeatAnswer: ...
 
     async def reassert(self, holds: Sequence[SweptHold]) -> list[BeatAnswer]:

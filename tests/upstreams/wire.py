@@ -1,4 +1,4 @@
-"""OpenAI's wire as bytes: bodies, chunks and errors of the scripted upstream (wire.md section 1)."""
+"""OpenAI's wire as bytes: bodies, chunks and errors of the scripted upstream."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ MAX_TOKENS = 10_000_000
 MAX_CHOICES = 128
 """OpenAI's limit for n; its best_of allows 20."""
 DEFAULT_COMPLETION_TOKENS = 16
-"""`max_tokens` of /completions when it is not sent (wire.md section 1)."""
+"""`max_tokens` of /completions when it is not sent: OpenAI's own default."""
 
 _WAV_BYTES_PER_S = 8_000
 """The least bytes a second of sound takes: 8 kHz, 8 bit, mono."""

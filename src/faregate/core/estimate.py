@@ -23,7 +23,7 @@ _DOWN = Context(prec=60, rounding=ROUND_FLOOR)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EstimateSettings:
-    """The operator's choices (apis.md section 6, `credits`)."""
+    """The operator's choices (configuration, `credits`)."""
 
     bytes_per_token: Decimal = Decimal("2.0")
     """1.0 is strict: no tokenizer makes more tokens than bytes."""

@@ -162,7 +162,12 @@ class RedisGate:
             task = asyncio.create_task(self._rebuild(ask.account_id, ask.principal.bucket, ticket, windows))
             self._rebuilding[flight] = task
             task.add_done_callback(lambda _: self._rebuilding.pop(flight, None))
-        await asyncio.shield(task)
+            task.add_done_callback(_seen)
+        try:
+            async with asyncio.timeout(self._timing.close_wait_s):
+                await asyncio.shield(task)
+        except TimeoutError:
+            raise BookUnavailable("the account cannot be read in time", retry_after_s=1) from None
 
     async def _rebuild(self, account_id: str, bucket: int, ticket: str, windows: list[tuple[Limit, int, int]]) -> None:
         counted = [(limit, start_s) for limit, start_s, _ in windows if limit.kind != "concurrency"]

@@ -156,13 +156,18 @@ def _attribution(headers: Mapping[str, str], body: Mapping[str, object]) -> dict
         found[f"tag.{name}"] = value
     user = body.get("user")
     if isinstance(user, str) and user:
-        found["user"] = user[:_MOST_VALUE]
+        found["user"] = _clean(user)
     metadata = body.get("metadata")
     if isinstance(metadata, dict):
         for name, value in list(metadata.items())[:_MOST_TAGS]:
             if isinstance(value, str) and len(name) <= _MOST_NAME:
-                found[f"metadata.{name}"] = value[:_MOST_VALUE]
+                found[f"metadata.{_clean(name)}"] = _clean(value)
     return found
+
+
+def _clean(text: str) -> str:
+    """What a client wrote for itself is kept, as far as a database can hold it."""
+    return text[:_MOST_VALUE].replace("\x00", "")
 
 
 def _tags(text: str) -> list[tuple[str, str]]:

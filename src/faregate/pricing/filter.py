@@ -1,4 +1,4 @@
-"""`faregate price`: one line of JSON in, its exact price out (apis.md §7, semantics of tests/vectors/README.md)."""
+"""`faregate price`: one line of JSON in, its exact price out (semantics of tests/vectors/README.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kind `openai`: OpenAI itself and every server that speaks its wire (wire.md section 1).
+"""Kind `openai`: OpenAI itself and every server that speaks its wire.
 
 Only three things of a body are ever changed: the model's name, the output bound (when the hold is less than
 the worst case) and `stream_options.include_usage`. A body that needs none of them goes out byte for byte.

@@ -58,16 +58,16 @@ local function refused(i)
 end
 
 local granted, tokens = want, want_tokens
-if not forced then
+if not forced and want > 0 then -- What costs nothing fits everywhere, also below zero.
   if floor > available then
     if tightest then return refused(tightest) end
     return { 'insufficient', string.format('%.0f', available) }
   end
   granted = math.min(want, math.max(floor, math.floor(available * share / 1000)), available)
-  if available_tokens then
-    if floor_tokens > available_tokens then return refused(tightest_tokens) end
-    tokens = math.min(want_tokens, math.max(floor_tokens, math.floor(available_tokens * share / 1000)), available_tokens)
-  end
+end
+if not forced and available_tokens then
+  if floor_tokens > available_tokens then return refused(tightest_tokens) end
+  tokens = math.min(want_tokens, math.max(floor_tokens, math.floor(available_tokens * share / 1000)), available_tokens)
 end
 
 local limits = {}
