@@ -431,7 +431,7 @@ class Owner:
         self._journal.open(held.hold.id, held.intent)
         self._learn(held, zero_record(held.intent))
         held.state = "ending"
-        self._own(self._close(held, zero_record(held.intent)))
+        await asyncio.wait({self._own(self._close(held, zero_record(held.intent)))}, timeout=self._settle_wait_s)
 
     async def _undoubt(self, held: Held) -> None:
         """An unanswered reserve: released until two answers a heartbeat apart say that nothing is there.
