@@ -49,8 +49,9 @@ class Cluster:
         if self._user is not None:
             os.chown(folder, pwd.getpwnam(self._user).pw_uid, -1)
             folder.chmod(0o755)
-        options = ["--auth=trust", f"--username={USER}", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
-        self._call("initdb", "-D", str(self._data), *options)
+        options = ["--auth=trust", f"--username={USER}", "--encoding=UTF8", "--no-sync"]
+        locale = ["--locale=C", "--locale-provider=icu", "--icu-locale=en-US"]  # sorts as people do, not by code point
+        self._call("initdb", "-D", str(self._data), *options, *locale)
 
     def start(self) -> None:
         """Up, and answering."""

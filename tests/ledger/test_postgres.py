@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tests.ledger.conftest import POSTGRES, World, rival
 from tests.postgres import Cluster
 
-from faregate.errors import BookUnavailable, ConfigError
+from faregate.errors import BookUnavailable, ConfigError, InvalidRequest
 from faregate.ledger import postgres
 from faregate.ledger.accounts import Accounts
 from faregate.ledger.audit import audit
@@ -55,6 +55,13 @@ async def test_a_nul_in_a_tag_parks_nothing(world: World) -> None:
     record = world.record(5, attribution={"agent": "a\0", "tag.x": "\0"}, description="\0", limit_keys=())
     assert (await world.book.commit(record)).snapshot.posted == -5
     assert audit(world.url) == []
+
+
+@POSTGRES
+@pytest.mark.parametrize("reference", ["acc\0", "\ud800"])
+async def test_looking_for_what_cannot_be_there_is_a_mistake_of_the_caller(world: World, reference: str) -> None:
+    with pytest.raises(InvalidRequest):
+        await Accounts(world.database).get(world.organization_id, reference)
 
 
 @POSTGRES
@@ -226,7 +233,7 @@ def test_many_may_prepare_an_empty_database_at_once(cluster: Cluster) -> None:
 
 
 def test_a_database_that_cannot_hold_every_text_is_refused(cluster: Cluster) -> None:
-    cluster.sql("CREATE DATABASE latin TEMPLATE template0 ENCODING LATIN1 LOCALE 'C'")
+    cluster.sql("CREATE DATABASE latin TEMPLATE template0 ENCODING LATIN1 LOCALE_PROVIDER libc LOCALE 'C'")
     with pytest.raises(ConfigError, match="LATIN1"):
         prepare(cluster.url("latin"))
     cluster.sql("DROP DATABASE latin")

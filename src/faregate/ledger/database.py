@@ -11,9 +11,10 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from faregate.core.call import Committed, Record
+from faregate.errors import InvalidRequest
 from faregate.ledger.batcher import MAX_BATCH, MAX_QUEUED, Writer
 from faregate.ledger.engine import reader_engine, wall_us, writer_engine
-from faregate.ledger.faults import unavailable
+from faregate.ledger.faults import is_refusal, unavailable
 from faregate.ledger.postgres import on_loop
 
 LANES = 1
@@ -60,13 +61,15 @@ class Database:
         return await self.writer.run(lambda conn: work(conn, *args, **kwargs))
 
     async def read(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `work(conn, ...)` on one state of the book. Raises BookUnavailable, and what `work` raises."""
+        """Run `work(conn, ...)` on one state of the book. Raises BookUnavailable, InvalidRequest, and `work`'s own."""
 
         def run() -> T:
             try:
                 with self._read_engine.begin() as conn:
                     return work(conn, *args, **kwargs)
             except (SQLAlchemyError, OSError) as error:
+                if is_refusal(error):  # PostgreSQL looks for no NUL, and for no number it has no room for
+                    raise InvalidRequest("a value is not one that the book could hold") from error
                 raise unavailable(error, "read") from error
 
         if self._on_loop:
