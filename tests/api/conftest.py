@@ -169,7 +169,7 @@ def build_services(ledger: Ledger, gate: RedisGate, owner: Owner, metrics: Metri
 async def world(valkey: Path, tmp_path: Path) -> AsyncIterator[World]:
     database_url = f"sqlite:///{tmp_path}/book.db"
     prepare(database_url)
-    ledger, clock, metrics = Ledger(database_url), SystemClock(), Metrics("0")
+    ledger, clock, metrics = Ledger(database_url), SystemClock(), Metrics()
     await ledger.bootstrap(hash_secret(ADMIN))
     pipe = Pipe(url(valkey))
     await pipe.command((b"FLUSHALL",), 5.0)

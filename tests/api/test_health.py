@@ -68,4 +68,4 @@ async def test_other_probes_count_and_askers_share_one_answer(world: World) -> N
 async def test_metrics_are_prometheus_s_text(world: World) -> None:
     answer = await world.http.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    assert "faregate_worker_info" in answer.text
+    assert "faregate_open_holds" in answer.text

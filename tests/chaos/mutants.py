@@ -24,7 +24,8 @@ from faregate.ports import Dialect, Inbound, Reply
 def _commit_after_answer() -> None:
     async def serve(self: Flow, inbound: Inbound, dialect: Dialect, reply: Reply) -> None:
         inside = await self._admit(inbound, dialect)
-        attempt = await self._forward(inside, reply)
+        await self._owner.forward(inside.held)
+        attempt = await self._forwarder.forward(inside, reply)
         await self._last_byte(inside, attempt, Bill(), dialect, reply)
         await self._charge(inside)
 

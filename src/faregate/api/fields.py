@@ -92,6 +92,8 @@ def _storable(value: object) -> object:
         if not isfinite(float(value)):
             raise ValueError("holds a number that is too large")
         return float(value)
+    if isinstance(value, str) and "\x00" in value:
+        raise ValueError("holds a NUL character")
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         raise ValueError("holds a whole number of more than 64 bits")
     return value
@@ -106,8 +108,10 @@ def bounded_decimal(value: object, param: str, least: Decimal, most: Decimal, *,
     return number
 
 
-Name = Annotated[str, Field(min_length=1, max_length=200)]
-Text = Annotated[str, Field(max_length=1000)]
+NO_NUL = r"^[^\x00]*$"
+"""PostgreSQL's text has no room for it."""
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=NO_NUL)]
+Text = Annotated[str, Field(max_length=1000, pattern=NO_NUL)]
 Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]
 Limit = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=1000)]
 Offset = Annotated[int, BeforeValidator(_whole), Field(ge=0)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncpg import ClientConfigurationError  # type: ignore[import-untyped]
+from asyncpg import ClientConfigurationError
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 
 from faregate.errors import BookRefused, BookUnavailable
