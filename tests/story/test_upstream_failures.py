@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.story.conftest import Open
-from tests.story.house import until, INPUT, OUTPUT, PRICES, PROVIDER_KEY, House, events, said
+from tests.story.house import INPUT, OUTPUT, PRICES, PROVIDER_KEY, House, events, said, until
 from tests.story.raw import RawUpstream
 from tests.upstreams.scripted import Script, Scripted
 
