@@ -132,6 +132,23 @@ async def test_a_call_nobody_saw_end_is_booked_by_policy(site: Site, policy: Unc
     assert await site.records() == [("h", "unconfirmed", charge)]
 
 
+async def test_it_counts_in_the_windows_that_admitted_it(site: Site, recovery: Recovery) -> None:
+    journal = FileJournal(site.folder / "journal", "dead")
+    hold = await site.gate.reserve(site.ask(limits=(REQUESTS,)))
+    journal.open("h", site.intent())
+    journal.forward("h", hold)
+    journal.close()
+    await replayed(recovery)
+    assert await counted(site, hold) == (1, 0)
+
+
+async def counted(site: Site, hold: Hold) -> tuple[int, int]:
+    """Used and held of the first window of a hold."""
+    window = names.limit_window(site.bucket, hold.limit_keys[0])
+    used, held = await site.pipe.command(("HMGET", window, "used", "held"), 1)
+    return int(used), int(held)
+
+
 async def test_the_holds_of_the_dead_are_back_in_redis_before_the_book_answers(site: Site, recovery: Recovery) -> None:
     await left_by_the_dead(site, "open", "never")
     await left_by_the_dead(site, "forward", "flying")
@@ -243,11 +260,10 @@ async def test_a_hold_past_its_deadline_is_charged_what_it_was_worth(site: Site,
     assert (await site.held(), await site.posted(), site.seen.troubles) == (0, 999_900, ["swept"])
 
 
-async def test_it_counts_in_the_windows_that_admitted_it(site: Site, recovery: Recovery) -> None:
+async def test_a_swept_hold_counts_in_the_windows_that_admitted_it(site: Site, recovery: Recovery) -> None:
     hold = await site.gate.reserve(site.ask(limits=(REQUESTS,)))
     await swept(site, recovery)
-    window = names.limit_window(site.bucket, hold.limit_keys[0])
-    assert await site.pipe.command(("HMGET", window, "used", "held"), 1) == [b"1", b"0"]
+    assert await counted(site, hold) == (1, 0)
 
 
 @pytest.mark.parametrize(("policy", "charge"), [("progress", 100), ("estimate", 1000), ("release", 0)])
@@ -379,7 +395,7 @@ async def test_one_refused_charge_stays_in_the_arrears_and_the_others_are_booked
     await folded(site, "a", "b", "c")
     await site.gate.reserve(site.ask("z"))
     site.book.refuses = {"b"}
-    await swept(site, recovery)
+    assert await swept(site, recovery) == 1, "the arrears are not closed"
     assert sorted(record[0] for record in await site.records()) == ["a", "c", "z"]
     assert (await site.holds(), "parked" in site.seen.troubles) == ({"arrears_dead": 400}, True)
 
