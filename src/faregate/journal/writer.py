@@ -40,8 +40,14 @@ class _Segment:
         self.dirty = False
         self.lost = False
         """A sync of it failed: the kernel calls what was lost clean then, so no later sync can be believed."""
+        self._later = b""
+
+    def later(self, data: bytes) -> None:
+        """Written with the next append: for what a replay can do without."""
+        self._later += data
 
     def append(self, data: bytes) -> None:
+        data, self._later = self._later + data, b""
         try:
             written = os.write(self.fd, data)
         except OSError as error:
@@ -118,11 +124,14 @@ class FileJournal:
         if segment is None or segment.fd < 0:
             return
         segment.open_holds.discard(hold_id)
-        if segment.open_holds or segment is self._active:
+        closed = frame(CLOSED, hold_id.encode())
+        if segment.open_holds and segment is self._active:
+            segment.later(closed)  # Lost with the process, it is only committed again, which changes nothing.
+        elif segment.open_holds or segment is self._active:
             try:
-                segment.append(frame(CLOSED, hold_id.encode()))
+                segment.append(closed)
             except JournalUnavailable:
-                return  # A replay commits it again, which changes nothing.
+                return
         if not segment.open_holds and segment is not self._active:
             self._segments.remove(segment)
             segment.delete()
