@@ -18,8 +18,9 @@ from faregate.errors import (
     LimitExceeded,
     StoreUnavailable,
 )
+from faregate.held import Held
 from faregate.journal.records import unclosed
-from faregate.owner import Held, Owner
+from faregate.owner import Owner
 from tests import parts
 from tests.parts import HEARTBEAT_S, Site, until
 

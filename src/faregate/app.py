@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,9 +168,7 @@ class Runtime:
         await self._admin_key()
         if self.worker == 0:
             await self._recover()
-        self._loops = [asyncio.create_task(work()) for work in (self.owner.run, self.recovery.run, self._note)]
-        for loop in self._loops:
-            loop.add_done_callback(_report)
+        self._loops = [asyncio.create_task(_kept_up(work)) for work in (self.owner.run, self.recovery.run, self._note)]
 
     def _say_unused(self) -> None:
         """Keys of the configuration that have a place, but nothing behind them yet, are not ignored in silence."""
@@ -270,9 +268,15 @@ def redis_url(settings: Settings) -> str:
     return embedded.url(settings.data_dir)
 
 
-def _report(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("a background loop ended", exc_info=error)
+async def _kept_up(work: Callable[[], Awaitable[None]]) -> None:
+    """A background loop that a defect ends begins again: without the heartbeat every hold would be swept."""
+    while True:
+        try:
+            await work()
+            return
+        except Exception:  # the process edge of what nobody awaits
+            log.exception("a background loop failed and begins again")
+            await asyncio.sleep(1)
 
 
 def build(runtime: Runtime) -> ASGIApp:

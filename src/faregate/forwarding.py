@@ -17,7 +17,7 @@ from faregate.core.money import credits
 from faregate.core.truth import Outcome, progress_microcredits
 from faregate.core.usage import Reading
 from faregate.errors import InsufficientCredits, StoreUnavailable, UpstreamError
-from faregate.owner import Held
+from faregate.held import Held
 from faregate.ports import Answer, Clock, Estimator, Meter, Provider, Reply
 
 _RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504, 529})

@@ -1,16 +1,7 @@
 """What this process has inside the gate: it takes holds, keeps them alive, and ends each exactly once.
 
-A hold lives through these states; what is not in the table cannot happen:
-
-    asking     reserve is on its way           -> held | doubtful | forgotten (refused)
-    doubtful   reserve was not answered        -> released in the background until twice "no hold"
-    held       granted, not yet forwarded      -> forwarded | ending
-    forwarded  the provider may have billed    -> learned | ending
-    learned    the truth is in the journal     -> ending (SQL first, then Redis)
-    ending     a closing word went to Redis: from here on it is never re-asserted
-
-Ends happen in tasks that this object owns and that nothing cancels: a client that leaves, or a handler that is
-cancelled, takes no charge with it. What dies with the process is in its journal.
+The states of a hold are in held.py. Ends happen in tasks that this object owns and that nothing cancels: a client that
+leaves, or a handler that is cancelled, takes no charge with it. What dies with the process is in its journal.
 """
 
 from __future__ import annotations
@@ -18,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
+from faregate.arrears import Arrears
 from faregate.backlog import Backlog
 from faregate.core.call import Committed, Hold, Record, Snapshot
-from faregate.core.codec import encode_record
 from faregate.core.truth import zero_record
 from faregate.errors import (
     BookRefused,
@@ -33,46 +24,13 @@ from faregate.errors import (
     StoreUnavailable,
     StoreUnreached,
 )
+from faregate.held import KEPT, Held
 from faregate.ports import Ask, Beat, Book, Clock, Events, Gate, Journal, KeyChanged, SweptHold
-
-State = Literal["asking", "doubtful", "held", "forwarded", "learned", "ending"]
 
 T = TypeVar("T")
 
 _RETRY_S = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 _RECENT_MOST = 200_000
-_FOLD_MOST = 2_000
-_KEPT = ("held", "forwarded", "learned")
-
-
-@dataclass(slots=True, eq=False)
-class Held:
-    """One open hold of this process."""
-
-    hold: Hold
-    intent: Record
-    meta: bytes
-    taken_at: float
-    microcredits: int
-    state: State = "held"
-    progress: Callable[[], int] | None = None
-    """What input and delivered output are worth now, in microcredits; asked once a heartbeat."""
-    last_progress: int = 0
-    last_ok: float = 0.0
-    no_holds: int = 0
-    unsure: bool = False
-    """A reassert went unanswered: it may still arrive, after a release."""
-    lost: bool = False
-    """Swept, or not heard of for too long: nothing may be forwarded on it any more."""
-    owed: Record | None = None
-    """The truth, from the moment it is in the journal."""
-    owed_at: float = 0.0
-    arrears: _Arrears | None = None
-    """Where its charge is folded into while SQL is away."""
-    folded: bool = False
-    """Redis has said that it is."""
-    on_cut: Callable[[], None] | None = None
-    """Called when the hold was swept under us, or no heartbeat got through: stop upstream, settle what there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +42,6 @@ class _Closed:
     snapshot: Snapshot | None
     released: Held | None = None
     """Set when it ended without a record."""
-
-
-@dataclass(slots=True, eq=False)
-class _Arrears:
-    """One hold of an account that stands for all charges SQL has not taken yet."""
-
-    hold: Hold
-    charges: dict[str, Held] = field(default_factory=dict)
 
 
 class Owner:
@@ -112,7 +62,6 @@ class Owner:
         self._journal = journal
         self._gate = gate
         self._backlog = Backlog(book)
-        self._name = name
         self._clock = clock
         self._events = events
         self._heartbeat_s = heartbeat_s
@@ -120,7 +69,7 @@ class Owner:
         self._live: dict[str, Held] = {}
         self._ends: set[asyncio.Task[Any]] = set()
         self._recent: deque[_Closed] = deque(maxlen=_RECENT_MOST)
-        self._arrears: dict[str, _Arrears] = {}
+        self._arrears = Arrears(gate, name, heartbeat_s)
         self._epochs: dict[int, str] = {}
         self._stopping = False
 
@@ -271,14 +220,10 @@ class Owner:
         return committed
 
     async def _settle(self, held: Held, snapshot: Snapshot) -> None:
-        arrears = held.arrears
-        if arrears is None:
+        if held.arrears is None:
             await self._gate.settle(held.hold, snapshot, held.hold.bucket)
-            return
-        await self._gate.unfold(held.hold, arrears.hold, snapshot)
-        arrears.charges.pop(held.hold.id, None)
-        if not arrears.charges:
-            self._arrears.pop(held.hold.account_id, None)
+        else:
+            await self._arrears.unfold(held, held.arrears, snapshot)
 
     async def _overrun(self, held: Held, charge: int) -> None:
         """The truth is more than the hold: tighten first, so that the difference never counts zero times."""
@@ -333,8 +278,8 @@ class Owner:
         now = self._clock.monotonic()
         while self._recent and now - self._recent[0].at > 3 * self._heartbeat_s:
             self._recent.popleft()
-        await self._fold(now)
-        keep = [held for held in self._live.values() if held.state in _KEPT and held.arrears is None]
+        await self._arrears.beat(self._live.values(), now)
+        keep = [held for held in self._live.values() if held.state in KEPT and held.arrears is None]
         doubtful = [held for held in self._live.values() if held.state == "doubtful"]
         buckets = {held.hold.bucket for held in keep} | {closed.hold.bucket for closed in self._recent}
         answers, epochs = await self._gate.beat([self._beat_of(held) for held in keep], buckets)
@@ -345,40 +290,8 @@ class Owner:
             if now - held.last_ok >= self._heartbeat_s:
                 await self._undoubt(held)
 
-    async def _fold(self, now: float) -> None:
-        """SQL is away: charges that have waited for a heartbeat share one hold per account (limits keep theirs)."""
-        for arrears in list(self._arrears.values()):
-            beat = Beat(hold=arrears.hold, microcredits=None, progress_microcredits=0)
-            lost = await self._gate.extend(beat) == "no_hold"
-            for held in [held for held in arrears.charges.values() if lost or not held.folded]:
-                await self._fold_one(held, arrears)
-        waiting = [held for held in self._live.values() if self._foldable(held, now)][:_FOLD_MOST]
-        for held in waiting:
-            # Named before it is sent: a commit that ends meanwhile must unfold, not settle.
-            held.arrears = self._arrears_of(held)
-            held.arrears.charges[held.hold.id] = held
-        await asyncio.gather(*(self._fold_one(held, held.arrears) for held in waiting if held.arrears))
-
-    def _foldable(self, held: Held, now: float) -> bool:
-        waited = held.state == "learned" and now - held.owed_at >= self._heartbeat_s
-        return waited and held.arrears is None and not held.hold.limit_keys
-
-    def _arrears_of(self, held: Held) -> _Arrears:
-        account_id = held.hold.account_id
-        if account_id not in self._arrears:
-            hold = replace(held.hold, id=f"arrears_{self._name}_{account_id}", kind="arrears", microcredits=0)
-            self._arrears[account_id] = _Arrears(hold)
-        return self._arrears[account_id]
-
-    async def _fold_one(self, held: Held, arrears: _Arrears) -> None:
-        if held.state != "learned" or held.owed is None:
-            return
-        owed = encode_record(replace(held.owed, card=None, lines=(), raw_usage=None))
-        await self._gate.fold(held.hold, arrears.hold, held.owed.charge_microcredits, owed)
-        held.folded = True
-
     async def _hear(self, held: Held, answer: str) -> None:
-        if answer == "no_hold" and held.state in _KEPT and held.arrears is None:
+        if answer == "no_hold" and held.state in KEPT and held.arrears is None:
             self._events.trouble("reasserted", held.hold.id)
             answer = await self._reassert(held)
         if answer == "ok":

@@ -31,10 +31,10 @@ from faregate.errors import (
     LimitExceeded,
     StoreUnavailable,
 )
+from faregate.held import Held
 from faregate.ledger.accounts import Account
 from faregate.ledger.posting import Entry
 from faregate.ledger.transactions import TransactionFilter
-from faregate.owner import Held
 from faregate.ports import Ask, KeyChanged
 
 KEPT_US = 24 * 3_600_000_000

@@ -32,15 +32,19 @@ _CLASSES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Bound:
+class Bound:
+    """What a call can cost at most on one rate set: linear in its tokens."""
+
     input_rate: Decimal
     output_rate: Decimal
     fees: Decimal
 
     def before_output(self, input_tokens: int) -> Decimal:
+        """USD of the input and the fees."""
         return EXACT.fma(self.input_rate, Decimal(input_tokens), self.fees)
 
     def at(self, input_tokens: int, output_tokens: int) -> Decimal:
+        """USD of all."""
         return EXACT.fma(self.output_rate, Decimal(output_tokens), self.before_output(input_tokens))
 
 
@@ -60,7 +64,12 @@ def ceiling(
     rate name that come on top ({"request": 1, "image": 3}). Raises ModelNotPriced when the card has output
     rates but no input rate, or no rates at all.
     """
-    return max(bound.at(input_tokens, output_tokens) for bound in _bounds(card, input_tokens, tier, modalities, units))
+    return highest(bounds(card, input_tokens, tier, modalities, units), input_tokens, output_tokens)
+
+
+def highest(bounds: tuple[Bound, ...], input_tokens: int, output_tokens: int) -> Decimal:
+    """USD that none of the bounds exceeds at these tokens."""
+    return max([bound.at(input_tokens, output_tokens) for bound in bounds])
 
 
 def affordable_output_tokens(
@@ -74,7 +83,7 @@ def affordable_output_tokens(
 ) -> int:
     """The most output tokens whose `ceiling` fits the budget; 0 also when the input alone does not."""
     fit = UNBOUNDED
-    for bound in _bounds(card, input_tokens, tier, modalities, units):
+    for bound in bounds(card, input_tokens, tier, modalities, units):
         left = EXACT.subtract(budget_usd, bound.before_output(input_tokens))
         if left < 0:
             return 0
@@ -83,16 +92,18 @@ def affordable_output_tokens(
     return fit
 
 
-_kept: dict[tuple[object, ...], tuple[_Bound, ...]] = {}
+_kept: dict[tuple[object, ...], tuple[Bound, ...]] = {}
 _KEPT_MOST = 4096
 
 
-def _bounds(
+def bounds(
     card: PriceCard, input_tokens: int, tier: str, modalities: Set[str], units: Mapping[str, Decimal]
-) -> tuple[_Bound, ...]:
+) -> tuple[Bound, ...]:
     """The rate sets that could apply. The same for all calls on one side of the card's thresholds, so kept."""
-    steps = (*card.long_context, *(step for steps in card.tier_long_context.values() for step in steps))
-    passed = tuple(step.applies(input_tokens) for step in steps)
+    passed: tuple[bool, ...] = ()
+    if card.long_context or card.tier_long_context:
+        steps = (*card.long_context, *(step for steps in card.tier_long_context.values() for step in steps))
+        passed = tuple([step.applies(input_tokens) for step in steps])
     key = (card.id, tier, frozenset(modalities), tuple(units.items()), passed)
     found = _kept.get(key)
     if found is None:
@@ -104,15 +115,15 @@ def _bounds(
 
 def _make_bounds(
     card: PriceCard, input_tokens: int, tier: str, modalities: Set[str], units: Mapping[str, Decimal]
-) -> Iterator[_Bound]:
+) -> Iterator[Bound]:
     if card.free:
-        yield _Bound(_ZERO, _ZERO, _ZERO)
+        yield Bound(_ZERO, _ZERO, _ZERO)
         return
     for rates in _reachable(card, tier, input_tokens):
         fees = sum((EXACT.multiply(rates.get(name, _ZERO), quantity) for name, quantity in units.items()), _ZERO)
         factor = _factor(card, modalities)
         dearest_in, dearest_out = (_dearest(card, rates, modalities, side) for side in (0, 1))
-        yield _Bound(EXACT.multiply(dearest_in, factor), EXACT.multiply(dearest_out, factor), fees)
+        yield Bound(EXACT.multiply(dearest_in, factor), EXACT.multiply(dearest_out, factor), fees)
 
 
 def _reachable(card: PriceCard, tier: str, input_tokens: int) -> Iterator[Mapping[str, Decimal]]:

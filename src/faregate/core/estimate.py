@@ -14,10 +14,13 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 
 from faregate.core.asked import Asked, Input, asked_output, measure
 from faregate.core.call import Call, Candidate, Estimate, Hold, Principal
-from faregate.core.ceiling import UNBOUNDED, affordable_output_tokens, ceiling
+from faregate.core.ceiling import UNBOUNDED, Bound, affordable_output_tokens, bounds, highest
 from faregate.core.money import EXACT, MAX_MICROCREDITS, MICROCREDITS_PER_CREDIT
 from faregate.errors import InvalidRequest
 
+_TEXT = frozenset({"cache_write"})
+_REQUEST: Mapping[str, Decimal] = {"request": Decimal(1)}
+_SEARCH: Mapping[str, Decimal] = {**_REQUEST, "search": Decimal(1)}
 _DOWN = Context(prec=60, rounding=ROUND_FLOOR)
 
 
@@ -45,19 +48,15 @@ class _Priced:
     modalities: frozenset[str]
     units: Mapping[str, Decimal]
 
-    def usd(self, candidate: Candidate, output_tokens: int) -> Decimal:
-        return ceiling(
-            candidate.card,
-            input_tokens=self.input.tokens,
-            output_tokens=output_tokens,
-            tier=self.tier,
-            modalities=self.modalities,
-            units=self.units,
-        )
+    def bounds(self, candidates: Sequence[Candidate]) -> list[tuple[Bound, ...]]:
+        """Each candidate's."""
+        tokens = self.input.tokens
+        return [bounds(one.card, tokens, self.tier, self.modalities, self.units) for one in candidates]
 
-    def dearest(self, candidates: Sequence[Candidate], output_tokens: Sequence[int]) -> Decimal:
+    def dearest(self, bounds: Sequence[tuple[Bound, ...]], output_tokens: Sequence[int]) -> Decimal:
         """USD on the dearest candidate, each with its own output."""
-        return max(self.usd(one, count) for one, count in zip(candidates, output_tokens, strict=True))
+        tokens = self.input.tokens
+        return max([highest(one, tokens, count) for one, count in zip(bounds, output_tokens, strict=True)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +70,20 @@ class CallEstimator:
         priced = self._price(call)
         asked = priced.asked
         full = [self._output(asked, candidate) for candidate in candidates]
-        floor = min(max(full), self.settings.min_output_tokens * asked.choices)
+        most = max(full)
+        floor = min(most, self.settings.min_output_tokens * asked.choices)
         factor = charge_factor(principal, call.multiplier)
-        want = charge_up(priced.dearest(candidates, full), factor)
-        least = charge_up(priced.dearest(candidates, [floor] * len(full)), factor)
-        input_usd = priced.dearest(candidates, [0] * len(full))
+        bounds = priced.bounds(candidates)
+        want = charge_up(priced.dearest(bounds, full), factor)
+        least = charge_up(priced.dearest(bounds, [floor] * len(full)), factor)
+        input_usd = priced.dearest(bounds, [0] * len(full))
         if want > MAX_MICROCREDITS:
             raise InvalidRequest("the call allows more output than any account can pay for", param=asked.param)
         return Estimate(
             input_tokens=priced.input.tokens,
-            output_tokens=max(full),
+            output_tokens=most,
             choices=asked.choices,
-            floor_output_tokens=floor if self.settings.cap else max(full),
+            floor_output_tokens=floor if self.settings.cap else most,
             want_microcredits=want,
             floor_microcredits=min(least, want) if self.settings.cap else want,
             input_microcredits=charge_up(input_usd, factor),
@@ -167,15 +168,14 @@ def _tier(call: Call) -> str:
 
 def _modalities(call: Call, found: Input) -> frozenset[str]:
     """Beside text. Some providers write caches unasked and bill the write instead of the input."""
-    names = {"cache_write"}
     wanted = call.body.get("modalities")
+    names = _TEXT
     if found.audio or (isinstance(wanted, list) and "audio" in wanted):
-        names.add("audio")
+        names |= {"audio"}
     if found.images:
-        names.add("image")
-    return frozenset(names)
+        names |= {"image"}
+    return names
 
 
 def _units(call: Call) -> Mapping[str, Decimal]:
-    searches = {"search": Decimal(1)} if call.body.get("web_search_options") is not None else {}
-    return {"request": Decimal(1), **searches}
+    return _REQUEST if call.body.get("web_search_options") is None else _SEARCH

@@ -20,7 +20,7 @@ def parse_decimal(value: object, param: str) -> Decimal:
     """A JSON number (read as int or Decimal) or decimal string, exactly; floats, NaN and infinities are refused."""
     if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
         raise InvalidRequest(f"{param} must be a number or a decimal string", param=param)
-    if isinstance(value, str) and (len(value) > 64 or value.strip() != value or "_" in value):
+    if isinstance(value, str) and (len(value) > 64 or not value.isascii() or value.strip() != value or "_" in value):
         raise InvalidRequest(f"{param} must be a decimal number of at most 64 characters", param=param)
     try:
         number = Decimal(value)

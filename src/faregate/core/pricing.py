@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from decimal import Decimal, Inexact
+from operator import attrgetter
 
 from faregate.core.money import EXACT
 from faregate.core.price import Cost, PriceCard, PriceLine
@@ -18,6 +19,7 @@ from faregate.errors import InvalidRequest, ModelNotPriced
 
 MAX_COUNT = 2**63 - 1
 _ZERO = Decimal(0)
+_ONE = Decimal(1)
 
 CHAINS: Mapping[str, tuple[str, ...]] = {
     "input": ("input",),
@@ -78,6 +80,10 @@ _COUNTS = (
     *_FEES,
     *_OPTIONAL,
 )
+_counts_of = attrgetter(*_COUNTS)
+
+_UNITS = tuple(item for table in (_MEASURES, _FEES, _OPTIONAL) for item in table.items())
+_units_of = attrgetter(*(field for field, _ in _UNITS))
 
 _TRAPPING = EXACT.copy()
 _TRAPPING.traps[Inexact] = True
@@ -132,7 +138,7 @@ def total(lines: tuple[PriceLine, ...]) -> Decimal:
 
 def _priced(card: PriceCard, usage: Usage, tier: str, geo: str | None) -> Cost:
     counts = token_classes(usage, has_output_rate=bool(card.rates.get("output")))
-    tokens = sum(counts[name] for name in counts if name in _INPUT_CLASSES)
+    tokens = sum(counts.values()) - sum(counts[name] for name in _OUTPUT_CLASSES) if counts else 0
     served, rates = rates_for(card, tier, tokens)
     if not rates:
         raise ModelNotPriced(f"{card.model} has no rates", param="model")
@@ -147,7 +153,7 @@ def _priced(card: PriceCard, usage: Usage, tier: str, geo: str | None) -> Cost:
     return Cost(usd=total(lines), lines=lines, tier=served, unpriced=unpriced)
 
 
-_INPUT_CLASSES = frozenset(name for name, chain in CHAINS.items() if chain[-1] == "input")
+_OUTPUT_CLASSES = tuple(name for name, chain in CHAINS.items() if chain[-1] == "output")
 
 
 def rates_for(card: PriceCard, tier: str, input_tokens: int) -> tuple[str, Mapping[str, Decimal]]:
@@ -155,6 +161,8 @@ def rates_for(card: PriceCard, tier: str, input_tokens: int) -> tuple[str, Mappi
     served = _known_tier(card, tier)
     base = card.tiers[served] if served != "default" else card.rates
     steps = card.tier_long_context.get(served, card.long_context)
+    if not steps:
+        return served, base
     reached = [step for step in steps if step.applies(input_tokens)]
     if not reached:
         return served, base
@@ -180,9 +188,9 @@ def overlay(base: Mapping[str, Decimal], own: Mapping[str, Decimal]) -> dict[str
 
 
 def _factor(card: PriceCard, served: str, tier: str, geo: str | None) -> Decimal:
-    factor = card.modifiers.get(f"geo:{geo}", Decimal(1)) if geo else Decimal(1)
+    factor = card.modifiers.get(f"geo:{geo}", _ONE) if geo else _ONE
     if tier == "fast" and served == "default":
-        factor = _TRAPPING.multiply(factor, card.modifiers.get("speed:fast", Decimal(1)))
+        factor = _TRAPPING.multiply(factor, card.modifiers.get("speed:fast", _ONE))
     return factor
 
 
@@ -217,11 +225,9 @@ def _units(
 
 
 def _unit_counts(usage: Usage) -> Iterator[tuple[str, int | Decimal, tuple[str, ...]]]:
-    for table in (_MEASURES, _FEES, _OPTIONAL):
-        for field, chain in table.items():
-            count = getattr(usage, field)
-            if count is not None:
-                yield field, count, chain
+    for (field, chain), count in zip(_UNITS, _units_of(usage), strict=True):
+        if count is not None:
+            yield field, count, chain
     for name, quantity in usage.custom.items():
         yield name, quantity, (name,)
 
@@ -234,6 +240,8 @@ def token_classes(usage: Usage, *, has_output_rate: bool) -> dict[str, int]:
     input_tokens, output_tokens = _totals(usage, has_output_rate=has_output_rate)
     if input_tokens is None:
         return {}
+    if not any(_parts_of(usage)):
+        return {**_NO_PARTS, "input": input_tokens, "output": output_tokens}
     cached = min(usage.cached_input_tokens or 0, input_tokens)
     cached_audio = min(usage.cached_audio_input_tokens or 0, cached)
     cached_image = min(usage.cached_image_input_tokens or 0, cached - cached_audio)
@@ -257,6 +265,14 @@ def token_classes(usage: Usage, *, has_output_rate: bool) -> dict[str, int]:
     }
 
 
+_NO_PARTS: Mapping[str, int] = {
+    **dict.fromkeys(("input", "cached_input", "cached_audio_input", "cached_image_input"), 0),
+    **dict.fromkeys(("cache_write_5m", "cache_write_1h", "audio_input", "image_input"), 0),
+    **dict.fromkeys(("output", "reasoning", "audio_output", "image_output"), 0),
+}
+"""The classes of a usage that is not split up, in the order of `token_classes`."""
+
+
 def _output_classes(usage: Usage, output_tokens: int) -> dict[str, int]:
     reasoning = min(usage.reasoning_tokens or 0, output_tokens)
     audio = min(usage.audio_output_tokens or 0, output_tokens - reasoning)
@@ -270,6 +286,7 @@ _INPUT_PARTS = (
     *("audio_input_tokens", "image_input_tokens", "cached_audio_input_tokens", "cached_image_input_tokens"),
 )
 _OUTPUT_PARTS = ("reasoning_tokens", "audio_output_tokens", "image_output_tokens")
+_parts_of = attrgetter(*_INPUT_PARTS, *_OUTPUT_PARTS)
 
 
 def _totals(usage: Usage, *, has_output_rate: bool) -> tuple[int | None, int]:
@@ -279,7 +296,7 @@ def _totals(usage: Usage, *, has_output_rate: bool) -> tuple[int | None, int]:
             raise InvalidRequest("input and output counts are unknown: only their total is given", param="usage")
         given = usage.total_tokens
     if given is None:
-        if made is not None or any(getattr(usage, part) for part in (*_INPUT_PARTS, *_OUTPUT_PARTS)):
+        if made is not None or any(_parts_of(usage)):
             raise InvalidRequest("the number of input tokens is unknown", param="input_tokens")
         return None, 0
     if made is None:
@@ -290,9 +307,8 @@ def _totals(usage: Usage, *, has_output_rate: bool) -> tuple[int | None, int]:
 
 
 def _check_counts(usage: Usage) -> None:
-    for field in _COUNTS:
-        count = getattr(usage, field)
-        if count is not None:
+    for field, count in zip(_COUNTS, _counts_of(usage), strict=True):
+        if count is not None and not (type(count) is int and 0 <= count <= MAX_COUNT):  # the hot ones
             check_count(count, field, fractional=field.endswith("_seconds"))
     for name, quantity in usage.custom.items():
         check_count(quantity, name, fractional=True)

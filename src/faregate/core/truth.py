@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
+from operator import attrgetter
 from typing import Literal
 
 from faregate.core.call import Call, Candidate, Estimate, Principal, Record
@@ -21,6 +22,8 @@ from faregate.errors import FaregateError
 
 TIERS = {"flex": "flex", "priority": "priority", "fast": "priority", "batch": "batch"}
 """Served tiers that have rates of their own; every other word means the default."""
+
+_UNKNOWN = Usage()
 
 _BYTES_PER_TOKEN = 4
 """For estimates of what was (not of what might be): the usual ratio of English text."""
@@ -57,7 +60,7 @@ def billable_usage(outcome: Outcome, call: Call, estimate: Estimate) -> tuple[Us
         return None, False
     if reading.delivered_tokens == 0 and (outcome.broke or reading.error is not None) and not outcome.cut:
         return None, False
-    return _filled(known or Usage(), reading, call, estimate), True
+    return _filled(known or _UNKNOWN, reading, call, estimate), True
 
 
 def _has_units(usage: Usage) -> bool:
@@ -65,7 +68,7 @@ def _has_units(usage: Usage) -> bool:
     return any((usage.audio_seconds, usage.characters, usage.images, usage.pages, usage.requests, usage.search_units))
 
 
-def _filled(usage: Usage, reading: Reading, call: Call, estimate: Estimate) -> Usage:
+def _filled(usage: Usage, reading: Reading, call: Call, estimate: Estimate, *, least_output_tokens: int = 0) -> Usage:
     likely = min(-(-call.body_bytes // _BYTES_PER_TOKEN), estimate.input_tokens)
     delivered = (
         reading.delivered_tokens
@@ -73,7 +76,7 @@ def _filled(usage: Usage, reading: Reading, call: Call, estimate: Estimate) -> U
         else usage.output_tokens
     )
     given = usage.input_tokens if usage.input_tokens is not None else likely
-    return replace(usage, input_tokens=given, output_tokens=max(delivered, 0))
+    return replace(usage, input_tokens=given, output_tokens=max(delivered, least_output_tokens, 0))
 
 
 def finished_record(
@@ -127,17 +130,27 @@ def _owed(
 
     Never fails: a provider's odd number must not leave a hold open, nor stop the heartbeat that asks for progress.
     """
-    guess = _filled(Usage(), reading, call, estimate)
-    for basis, said in ((usage, reading), (guess, replace(reading, provider_cost_usd=None))):
-        try:
-            cost = _priced(candidate, basis, said)
-        except FaregateError:
-            continue
-        charge = charge_microcredits(cost.usd, principal.credits_per_usd, principal.markup_percent, call.multiplier)
-        if charge <= MAX_MICROCREDITS:
-            return _Owed(basis, cost, charge, basis is not usage)
+    counted = _charged(usage, reading, call, candidate, principal)
+    if counted is not None:
+        return _Owed(usage, *counted, False)
+    guess = _filled(_UNKNOWN, reading, call, estimate)
+    guessed = _charged(guess, replace(reading, provider_cost_usd=None), call, candidate, principal)
+    if guessed is not None:
+        return _Owed(guess, *guessed, True)
     cost = Cost(usd=estimate.input_usd, lines=(line("estimate", 1, estimate.input_usd),))
     return _Owed(guess, cost, estimate.input_microcredits, True)
+
+
+def _charged(
+    usage: Usage, reading: Reading, call: Call, candidate: Candidate, principal: Principal
+) -> tuple[Cost, int] | None:
+    """A basis' cost and charge; None if it has no price, or one that no account could pay."""
+    try:
+        cost = _priced(candidate, usage, reading)
+    except FaregateError:
+        return None
+    charge = charge_microcredits(cost.usd, principal.credits_per_usd, principal.markup_percent, call.multiplier)
+    return (cost, charge) if charge <= MAX_MICROCREDITS else None
 
 
 def _priced(candidate: Candidate, usage: Usage, reading: Reading) -> Cost:
@@ -168,19 +181,19 @@ def progress_microcredits(
     reading: Reading, call: Call, candidate: Candidate, estimate: Estimate, principal: Principal
 ) -> int:
     """What a call in flight is worth now: its input and the output delivered so far."""
-    usage = _filled(reading.usage or Usage(), reading, call, estimate)
-    usage = replace(usage, output_tokens=max(usage.output_tokens or 0, reading.delivered_tokens))
+    known = reading.usage or _UNKNOWN
+    usage = _filled(known, reading, call, estimate, least_output_tokens=reading.delivered_tokens)
     return _owed(usage, reading, call, candidate, estimate, principal).microcredits
 
 
 _USAGE_FIELDS = tuple(f.name for f in fields(Usage) if f.name not in ("tool_use_billable", "custom"))
+_values_of = attrgetter(*_USAGE_FIELDS)
 
 
 def usage_fields(usage: Usage) -> dict[str, object]:
     """A usage without its unknowns: counts as int, seconds as decimal strings."""
     found: dict[str, object] = {}
-    for name in _USAGE_FIELDS:
-        value = getattr(usage, name)
+    for name, value in zip(_USAGE_FIELDS, _values_of(usage), strict=True):
         if value is not None:
             found[name] = format(value, "f") if isinstance(value, Decimal) else value
     if usage.custom:

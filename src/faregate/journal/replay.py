@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from faregate.journal.records import Unclosed, unclosed
 from faregate.journal.writer import SUFFIX
+
+log = logging.getLogger("faregate.journal")
 
 
 class DeadJournal:
@@ -45,7 +48,14 @@ def dead_journals(directory: Path) -> Iterator[DeadJournal]:
         if os.fstat(fd).st_nlink == 0:  # Its owner finished and deleted it meanwhile.
             os.close(fd)
             continue
-        yield DeadJournal(path, fd)
+        try:
+            journal = DeadJournal(path, fd)
+        except ValueError as error:
+            # Whole, but not ours to read (another release's): it stays until somebody can.
+            log.error("the journal %s cannot be read: %s", path.name, error)
+            os.close(fd)
+            continue
+        yield journal
 
 
 def _read_all(fd: int) -> bytes:

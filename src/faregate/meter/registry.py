@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from faregate.meter.aws import AwsFraming
 from faregate.meter.dialects.anthropic import AnthropicReader
@@ -54,11 +55,13 @@ MAX_PLAIN_BYTES = 64 << 20
 _NUMBERED = re.compile(r"-\d+$")
 
 
+@lru_cache(maxsize=256)
 def kind_of(provider: str) -> str:
     """`azure-2` is an `azure`."""
     return _NUMBERED.sub("", provider)
 
 
+@lru_cache(maxsize=256)
 def normal_endpoint(endpoint: str) -> str:
     """`openai-compat/chat.completions`, `/v1/chat/completions` and `chat.completions` are one."""
     path = endpoint.strip("/").lower().removeprefix("openai-compat/").removeprefix("v1/")

@@ -19,14 +19,13 @@ MAX_COUNT = 2**63
 MAX_RAW_USAGE_BYTES = 16 * 1024
 
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
-_EXACT_KEYS = (b'"cost', b'"duration"', b'seconds"', b"_cost")
+_EXACT_KEYS = re.compile(rb'"cost|"duration"|seconds"|_cost')
 """Where these stand, a number's own digits matter: floats are read as Decimal."""
 
 
 def loads(data: bytes) -> object:
     """The JSON value, or None if it is none. Money and seconds come as Decimal, never through a float."""
-    exact = any(key in data for key in _EXACT_KEYS)
-    if not exact:
+    if _EXACT_KEYS.search(data) is None:
         try:
             return orjson.loads(data)
         except orjson.JSONDecodeError:
@@ -187,9 +186,12 @@ def add(parts: Iterable[int | None]) -> int | None:
     return sum(known) if known else None
 
 
+_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)
+
+
 def raw_json(usage: Mapping[str, object]) -> bytes:
     """The usage object as JSON for the record, bounded."""
-    data = json.dumps(usage, ensure_ascii=False, separators=(",", ":"), default=str).encode("utf-8", "replace")
+    data = _COMPACT.encode(usage).encode("utf-8", "replace")
     if len(data) <= MAX_RAW_USAGE_BYTES:
         return data
     return data[:MAX_RAW_USAGE_BYTES].decode("utf-8", "ignore").encode()

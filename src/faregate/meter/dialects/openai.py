@@ -49,10 +49,11 @@ class UsageReader(Reader):
         """What is known so far."""
         self.settle_error(status, headers)
         usage, anomaly = normalise(self.usage, self.source)
+        complete_usage = self.complete_usage(usage)
         return Reading(
-            usage=self.complete_usage(usage),
+            usage=complete_usage,
             complete=self.complete,
-            billable=self.usage_present or status < 400,
+            billable=status < 400 or self.usage_present,
             error=self.error,
             anomaly=anomaly,
             service_tier=self.service_tier,

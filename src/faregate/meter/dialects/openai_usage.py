@@ -58,16 +58,23 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 }
 
 _PATHS = {field: spellings(names) for field, names in NAMES.items()}
+_TOTAL = spellings(("total_tokens",))
+_FIELDS_UNDER = {
+    top: tuple(field for field, names in NAMES.items() if any(name.partition(".")[0] == top for name in names))
+    for top in {name.partition(".")[0] for names in NAMES.values() for name in names}
+}
+"""A top-level name and the fields that may be found there: most answers have a few of them."""
 
 
 def normalise(raw: Mapping[str, object], source: Source) -> tuple[Usage, str | None]:
     """The usage and its anomaly."""
     counts = Counts(raw)
-    found = {field: counts.first(paths) for field, paths in _PATHS.items()}
-    total = counts("total_tokens")
+    fields = {field for name in raw for field in _FIELDS_UNDER.get(name, ())}
+    found = {field: counts.first(_PATHS[field]) for field in fields}
+    total = counts.first(_TOTAL)
+    if found.get("input_tokens") is None and found.get("output_tokens") is None:
+        found["total_tokens"] = total
     usage = Usage(**found)  # type: ignore[arg-type]
-    if usage.input_tokens is None and usage.output_tokens is None:
-        usage = replace(usage, total_tokens=total)
     quirk = _quirk(source)
     if quirk is not None:
         usage = quirk(usage, raw, total)
