@@ -45,7 +45,11 @@ class Bound:
 
     def at(self, input_tokens: int, output_tokens: int) -> Decimal:
         """USD of all."""
-        return EXACT.fma(self.output_rate, Decimal(output_tokens), self.before_output(input_tokens))
+        return self.with_output(self.before_output(input_tokens), output_tokens)
+
+    def with_output(self, before: Decimal, output_tokens: int) -> Decimal:
+        """USD of the output on top of what comes before it."""
+        return EXACT.fma(self.output_rate, Decimal(output_tokens), before)
 
 
 def ceiling(
@@ -64,12 +68,7 @@ def ceiling(
     rate name that come on top ({"request": 1, "image": 3}). Raises ModelNotPriced when the card has output
     rates but no input rate, or no rates at all.
     """
-    return highest(bounds(card, input_tokens, tier, modalities, units), input_tokens, output_tokens)
-
-
-def highest(bounds: tuple[Bound, ...], input_tokens: int, output_tokens: int) -> Decimal:
-    """USD that none of the bounds exceeds at these tokens."""
-    return max([bound.at(input_tokens, output_tokens) for bound in bounds])
+    return max(bound.at(input_tokens, output_tokens) for bound in bounds(card, input_tokens, tier, modalities, units))
 
 
 def affordable_output_tokens(

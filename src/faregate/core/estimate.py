@@ -14,7 +14,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 
 from faregate.core.asked import Asked, Input, asked_output, measure
 from faregate.core.call import Call, Candidate, Estimate, Hold, Principal
-from faregate.core.ceiling import UNBOUNDED, Bound, affordable_output_tokens, bounds, highest
+from faregate.core.ceiling import UNBOUNDED, Bound, affordable_output_tokens, bounds
 from faregate.core.money import EXACT, MAX_MICROCREDITS, MICROCREDITS_PER_CREDIT
 from faregate.errors import InvalidRequest
 
@@ -38,6 +38,9 @@ class EstimateSettings:
     tokens_per_audio_second: int = 10
 
 
+_Reach = tuple[Bound, Decimal, int]
+
+
 @dataclass(frozen=True, slots=True)
 class _Priced:
     """A call with the quantities its price depends on."""
@@ -48,15 +51,14 @@ class _Priced:
     modalities: frozenset[str]
     units: Mapping[str, Decimal]
 
-    def bounds(self, candidates: Sequence[Candidate]) -> list[tuple[Bound, ...]]:
-        """Each candidate's."""
+    def bounds(self, candidates: Sequence[Candidate], output_tokens: Sequence[int]) -> list[_Reach]:
+        """Every rate set of every candidate, with the USD before output and the candidate's own output."""
         tokens = self.input.tokens
-        return [bounds(one.card, tokens, self.tier, self.modalities, self.units) for one in candidates]
-
-    def dearest(self, bounds: Sequence[tuple[Bound, ...]], output_tokens: Sequence[int]) -> Decimal:
-        """USD on the dearest candidate, each with its own output."""
-        tokens = self.input.tokens
-        return max([highest(one, tokens, count) for one, count in zip(bounds, output_tokens, strict=True)])
+        return [
+            (bound, bound.before_output(tokens), count)
+            for one, count in zip(candidates, output_tokens, strict=True)
+            for bound in bounds(one.card, tokens, self.tier, self.modalities, self.units)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +75,10 @@ class CallEstimator:
         most = max(full)
         floor = min(most, self.settings.min_output_tokens * asked.choices)
         factor = charge_factor(principal, call.multiplier)
-        bounds = priced.bounds(candidates)
-        want = charge_up(priced.dearest(bounds, full), factor)
-        least = charge_up(priced.dearest(bounds, [floor] * len(full)), factor)
-        input_usd = priced.dearest(bounds, [0] * len(full))
+        reached = priced.bounds(candidates, full)
+        want = charge_up(max([bound.with_output(before, own) for bound, before, own in reached]), factor)
+        least = charge_up(max([bound.with_output(before, floor) for bound, before, _ in reached]), factor)
+        input_usd = max([bound.with_output(before, 0) for bound, before, _ in reached])
         if want > MAX_MICROCREDITS:
             raise InvalidRequest("the call allows more output than any account can pay for", param=asked.param)
         return Estimate(

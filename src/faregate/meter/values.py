@@ -19,13 +19,13 @@ MAX_COUNT = 2**63
 MAX_RAW_USAGE_BYTES = 16 * 1024
 
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
-_EXACT_KEYS = re.compile(rb'"cost|"duration"|seconds"|_cost')
+_EXACT_KEYS = (b'"cost', b'"duration"', b'seconds"', b"_cost")
 """Where these stand, a number's own digits matter: floats are read as Decimal."""
 
 
 def loads(data: bytes) -> object:
     """The JSON value, or None if it is none. Money and seconds come as Decimal, never through a float."""
-    if _EXACT_KEYS.search(data) is None:
+    if not any([key in data for key in _EXACT_KEYS]):
         try:
             return orjson.loads(data)
         except orjson.JSONDecodeError:
@@ -120,10 +120,15 @@ def items(value: object) -> list[Mapping[str, object]]:
 
 def says_something(usage: Mapping[str, object]) -> bool:
     """Whether a usage object holds one number at least; `{}` and all-null are as good as absent."""
-    return any(
-        says_something(value) if isinstance(value, dict) else _whole(value) is not None or decimal(value) is not None
-        for value in usage.values()
-    )
+    for value in usage.values():
+        if type(value) is int:  # the hot one
+            return True
+        if isinstance(value, dict):
+            if says_something(value):
+                return True
+        elif _whole(value) is not None or decimal(value) is not None:
+            return True
+    return False
 
 
 def _is_all_zero(usage: Mapping[str, object]) -> bool:
@@ -171,10 +176,15 @@ class Counts:
     def first(self, paths: Spellings) -> int | None:
         """The same, with the names already cut up."""
         for path, key in paths:
-            value = (child(self._usage, *path) if path else self._usage).get(key)
+            found = self._usage
+            for step in path:
+                inner = found.get(step)
+                found = inner if isinstance(inner, dict) else {}
+            value = found.get(key)
             if value is None:
                 continue
-            self.negative = self.negative or is_negative(value)
+            if is_negative(value):
+                self.negative = True
             if (number := count(value)) is not None:
                 return number
         return None
