@@ -8,7 +8,7 @@ either: tokens without a rate, unknown totals and impossible counts are refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from decimal import Decimal, Inexact
 from operator import attrgetter
 
@@ -82,8 +82,7 @@ _COUNTS = (
 )
 _counts_of = attrgetter(*_COUNTS)
 
-_UNITS = tuple(item for table in (_MEASURES, _FEES, _OPTIONAL) for item in table.items())
-_units_of = attrgetter(*(field for field, _ in _UNITS))
+_UNITS: Mapping[str, tuple[str, ...]] = {**_MEASURES, **_FEES, **_OPTIONAL}
 
 _TRAPPING = EXACT.copy()
 _TRAPPING.traps[Inexact] = True
@@ -104,13 +103,13 @@ def price(
     when it is set; tool-use prompts are inside `usage.input_tokens` already.
     Raises ModelNotPriced (no rate) and InvalidRequest (unknown, negative or absurd counts).
     """
-    _check_counts(usage)
+    given = _checked_counts(usage)
     if card.free:
         return Cost(usd=_ZERO, lines=())
     try:
         if card.provider_cost and provider_cost_usd is not None:
             return stated_cost(provider_cost_usd)
-        return _priced(card, usage, "fast" if speed == "fast" else (tier or "default"), geo)
+        return _priced(card, usage, given, "fast" if speed == "fast" else (tier or "default"), geo)
     except Inexact:
         raise InvalidRequest(f"the cost of {card.model} has more digits than can be kept exactly") from None
 
@@ -136,24 +135,25 @@ def total(lines: tuple[PriceLine, ...]) -> Decimal:
     return usd
 
 
-def _priced(card: PriceCard, usage: Usage, tier: str, geo: str | None) -> Cost:
+def _priced(card: PriceCard, usage: Usage, given: Mapping[str, int | Decimal], tier: str, geo: str | None) -> Cost:
     counts = token_classes(usage, has_output_rate=bool(card.rates.get("output")))
-    tokens = sum(counts.values()) - sum(counts[name] for name in _OUTPUT_CLASSES) if counts else 0
+    tokens = sum([counts[name] for name in _INPUT_CLASSES]) if counts else 0
     served, rates = rates_for(card, tier, tokens)
     if not rates:
         raise ModelNotPriced(f"{card.model} has no rates", param="model")
     factor = _factor(card, served, tier, geo)
-    token_lines = tuple(
+    token_lines = [
         line(name, count, _TRAPPING.multiply(_rate(card, rates, name), factor))
         for name, count in counts.items()
         if count
-    )
-    unit_lines, unpriced = _units(card, rates, usage, tokens_priced=bool(token_lines), has_tokens=bool(counts))
-    lines = token_lines + unit_lines
+    ]
+    units = _unit_counts(given, usage)
+    unit_lines, unpriced = _units(card, rates, units, tokens_priced=bool(token_lines), has_tokens=bool(counts))
+    lines = (*token_lines, *unit_lines)
     return Cost(usd=total(lines), lines=lines, tier=served, unpriced=unpriced)
 
 
-_OUTPUT_CLASSES = tuple(name for name, chain in CHAINS.items() if chain[-1] == "output")
+_INPUT_CLASSES = tuple(name for name, chain in CHAINS.items() if chain[-1] == "input")
 
 
 def rates_for(card: PriceCard, tier: str, input_tokens: int) -> tuple[str, Mapping[str, Decimal]]:
@@ -203,13 +203,16 @@ def _rate(card: PriceCard, rates: Mapping[str, Decimal], name: str) -> Decimal:
 
 
 def _units(
-    card: PriceCard, rates: Mapping[str, Decimal], usage: Usage, *, tokens_priced: bool, has_tokens: bool
-) -> tuple[tuple[PriceLine, ...], tuple[str, ...]]:
+    card: PriceCard,
+    rates: Mapping[str, Decimal],
+    units: list[tuple[str, int | Decimal, tuple[str, ...]]],
+    *,
+    tokens_priced: bool,
+    has_tokens: bool,
+) -> tuple[list[PriceLine], tuple[str, ...]]:
     lines: list[PriceLine] = []
     missing: dict[str, None] = {}
-    measured = False
-    for item, count, chain in _unit_counts(usage):
-        measured = True
+    for item, count, chain in units:
         rate = next((rates[name] for name in chain if name in rates), None)
         if not count or (tokens_priced and item in _SAME_AS_TOKENS):
             continue
@@ -217,19 +220,16 @@ def _units(
             lines.append(line(item, count, rate))
         elif item not in _OPTIONAL:
             missing[item] = None
-    if not has_tokens and not measured:
+    if not has_tokens and not units:
         raise InvalidRequest("nothing to price: no known count in the usage")
     if missing and not lines and not has_tokens:
         raise ModelNotPriced(f"{card.model} has no rate for {', '.join(missing)}", param="model")
-    return tuple(lines), tuple(item for item in missing if item not in _MEASURES)
+    return lines, tuple([item for item in missing if item not in _MEASURES])
 
 
-def _unit_counts(usage: Usage) -> Iterator[tuple[str, int | Decimal, tuple[str, ...]]]:
-    for (field, chain), count in zip(_UNITS, _units_of(usage), strict=True):
-        if count is not None:
-            yield field, count, chain
-    for name, quantity in usage.custom.items():
-        yield name, quantity, (name,)
+def _unit_counts(given: Mapping[str, int | Decimal], usage: Usage) -> list[tuple[str, int | Decimal, tuple[str, ...]]]:
+    known = [(field, count, _UNITS[field]) for field, count in given.items() if field in _UNITS]
+    return [*known, *((name, quantity, (name,)) for name, quantity in usage.custom.items())] if usage.custom else known
 
 
 def token_classes(usage: Usage, *, has_output_rate: bool) -> dict[str, int]:
@@ -306,12 +306,15 @@ def _totals(usage: Usage, *, has_output_rate: bool) -> tuple[int | None, int]:
     return given, made
 
 
-def _check_counts(usage: Usage) -> None:
-    for field, count in zip(_COUNTS, _counts_of(usage), strict=True):
-        if count is not None and not (type(count) is int and 0 <= count <= MAX_COUNT):  # the hot ones
+def _checked_counts(usage: Usage) -> dict[str, int | Decimal]:
+    """The counts that are known, in the order of `_COUNTS`. Raises InvalidRequest for one that cannot be."""
+    given = {field: count for field, count in zip(_COUNTS, _counts_of(usage), strict=True) if count is not None}
+    for field, count in given.items():
+        if not (type(count) is int and 0 <= count <= MAX_COUNT):  # the hot ones
             check_count(count, field, fractional=field.endswith("_seconds"))
     for name, quantity in usage.custom.items():
         check_count(quantity, name, fractional=True)
+    return given
 
 
 def check_count(count: object, field: str, *, fractional: bool = False) -> None:

@@ -104,7 +104,7 @@ def finished_record(
         tier=owed.cost.tier,
         cost_usd=owed.cost.usd,
         charge_microcredits=owed.microcredits,
-        lines=tuple((x.item, f"{x.quantity:f}", f"{x.rate:f}", f"{x.amount:f}") for x in owed.cost.lines),
+        lines=tuple([(x.item, f"{x.quantity:f}", f"{x.rate:f}", f"{x.amount:f}") for x in owed.cost.lines]),
         estimated=estimated or owed.guessed,
         outcome=_word(outcome),
         status=outcome.status,

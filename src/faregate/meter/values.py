@@ -25,12 +25,13 @@ _EXACT_KEYS = (b'"cost', b'"duration"', b'seconds"', b"_cost")
 
 def loads(data: bytes) -> object:
     """The JSON value, or None if it is none. Money and seconds come as Decimal, never through a float."""
-    if not any([key in data for key in _EXACT_KEYS]):
-        try:
-            return orjson.loads(data)
-        except orjson.JSONDecodeError:
-            pass  # NaN, lone surrogates and a BOM are worth a second, lenient look
-    return _loads_exact(data)
+    for key in _EXACT_KEYS:
+        if key in data:
+            return _loads_exact(data)
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return _loads_exact(data)  # NaN, lone surrogates and a BOM are worth a second, lenient look
 
 
 def _loads_exact(data: bytes) -> object:
@@ -90,7 +91,7 @@ def _whole(value: object) -> int | None:
 
 def decimal(value: object) -> Decimal | None:
     """A number that is not negative, as an exact decimal without trailing zeros; None when unknown."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
+    if value is None or isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         return None
     try:
         number = Decimal(str(value)) if not isinstance(value, str) or len(value) <= 64 else Decimal("NaN")

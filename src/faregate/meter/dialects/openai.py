@@ -118,7 +118,8 @@ class OpenAIReader(UsageReader):
         return (USAGE if has_usage else PASS) | (ALONE if alone else PASS) | (FINAL if finished else PASS)
 
     def _find_usage(self, obj: Mapping[str, object], choices: list[Mapping[str, object]]) -> bool:
-        self.note_usage(child(obj, "x_groq").get("usage"))
+        if "x_groq" in obj:
+            self.note_usage(child(obj, "x_groq").get("usage"))
         for choice in choices:
             self.note_usage(choice.get("usage"))
         return self.note_usage(obj.get("usage"))
