@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
+from math import ceil
 
 from faregate.core.call import Call
 from faregate.errors import InvalidRequest
@@ -118,7 +119,7 @@ def _seconds(base64_length: int, kind: object) -> int:
 
 
 def _ceil(size: int, bytes_per_token: Decimal) -> int:
-    return int((max(0, size) / bytes_per_token).to_integral_value(ROUND_CEILING))
+    return ceil(max(0, size) / bytes_per_token)
 
 
 def _listed_tokens(body: Mapping[str, object]) -> int:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+from decimal import ROUND_FLOOR, Context, Decimal
+from math import ceil
 
 from faregate.core.asked import Asked, Input, asked_output, measure
 from faregate.core.call import Call, Candidate, Estimate, Hold, Principal
@@ -18,6 +19,8 @@ from faregate.core.ceiling import UNBOUNDED, Bound, affordable_output_tokens, bo
 from faregate.core.money import EXACT, MAX_MICROCREDITS, MICROCREDITS_PER_CREDIT
 from faregate.errors import InvalidRequest
 
+_ONE = Decimal(1)
+_MICRO = Decimal(MICROCREDITS_PER_CREDIT)
 _TEXT = frozenset({"cache_write"})
 _REQUEST: Mapping[str, Decimal] = {"request": Decimal(1)}
 _SEARCH: Mapping[str, Decimal] = {**_REQUEST, "search": Decimal(1)}
@@ -148,14 +151,14 @@ class CallEstimator:
 
 def charge_factor(principal: Principal, multiplier: Decimal) -> Decimal:
     """Microcredits per USD: multiplier x (1 + markup) x credits per USD, as core.money.charge_microcredits has it."""
-    markup = EXACT.add(Decimal(1), principal.markup_percent.scaleb(-2, EXACT))
-    per_usd = EXACT.multiply(principal.credits_per_usd, Decimal(MICROCREDITS_PER_CREDIT))
+    markup = EXACT.add(_ONE, principal.markup_percent.scaleb(-2, EXACT))
+    per_usd = EXACT.multiply(principal.credits_per_usd, _MICRO)
     return EXACT.multiply(EXACT.multiply(multiplier, markup), per_usd)
 
 
 def charge_up(usd: Decimal, factor: Decimal) -> int:
     """USD as microcredits, rounded up: a bound must not lose a part."""
-    return int(EXACT.multiply(usd, factor).to_integral_value(ROUND_CEILING, EXACT))
+    return ceil(EXACT.multiply(usd, factor))
 
 
 def affordable_usd(microcredits: int, factor: Decimal) -> Decimal:

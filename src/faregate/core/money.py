@@ -13,6 +13,7 @@ MAX_MICROCREDITS = 2**53
 EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN)
 """Enough digits that products of counts (2^63) and rates (a dozen places) are never rounded."""
 
+_ONE = Decimal(1)
 _MICRO = Decimal(MICROCREDITS_PER_CREDIT)
 
 
@@ -68,6 +69,6 @@ def charge_microcredits(
     cost_usd: Decimal, credits_per_usd: Decimal, markup_percent: Decimal = Decimal(0), multiplier: Decimal = Decimal(1)
 ) -> int:
     """cost x multiplier x (1 + markup/100) x credits per USD, rounded half-even to a whole microcredit."""
-    factor = EXACT.multiply(multiplier, EXACT.add(Decimal(1), markup_percent.scaleb(-2, EXACT)))
+    factor = EXACT.multiply(multiplier, EXACT.add(_ONE, markup_percent.scaleb(-2, EXACT)))
     amount = EXACT.multiply(EXACT.multiply(cost_usd, factor), EXACT.multiply(credits_per_usd, _MICRO))
     return int(amount.to_integral_value(ROUND_HALF_EVEN, EXACT))

@@ -59,18 +59,18 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 
 _PATHS = {field: spellings(names) for field, names in NAMES.items()}
 _TOTAL = spellings(("total_tokens",))
-_FIELDS_UNDER = {
-    top: tuple(field for field, names in NAMES.items() if any(name.partition(".")[0] == top for name in names))
-    for top in {name.partition(".")[0] for names in NAMES.values() for name in names}
-}
-"""A top-level name and the fields that may be found there: most answers have a few of them."""
+_FIELDS_AT: dict[str, dict[str, set[str]]] = {}
+"""By the first two steps of a name ("" for none): the fields that may be found there. Most answers have a few."""
+for _field, _names in NAMES.items():
+    for _name in _names:
+        _outer, _, _rest = _name.partition(".")
+        _FIELDS_AT.setdefault(_outer, {}).setdefault(_rest.partition(".")[0], set()).add(_field)
 
 
 def normalise(raw: Mapping[str, object], source: Source) -> tuple[Usage, str | None]:
     """The usage and its anomaly."""
     counts = Counts(raw)
-    fields = {field for name in raw for field in _FIELDS_UNDER.get(name, ())}
-    found = {field: counts.first(_PATHS[field]) for field in fields}
+    found = {field: counts.first(_PATHS[field]) for field in _fields_in(raw)}
     total = counts.first(_TOTAL)
     if found.get("input_tokens") is None and found.get("output_tokens") is None:
         found["total_tokens"] = total
@@ -82,6 +82,17 @@ def normalise(raw: Mapping[str, object], source: Source) -> tuple[Usage, str | N
     if "prompt_audio_seconds" in raw:
         usage = replace(usage, audio_seconds=decimal(raw["prompt_audio_seconds"]))
     return usage, anomaly(usage, negative=counts.negative)
+
+
+def _fields_in(raw: Mapping[str, object]) -> set[str]:
+    """The fields that a usage object has names of."""
+    fields: set[str] = set()
+    for name, value in raw.items():
+        known = _FIELDS_AT.get(name)
+        if known is not None:
+            for inner in value if isinstance(value, dict) else ("",):
+                fields.update(known.get(inner, ()))
+    return fields
 
 
 def _fill_output(usage: Usage, total: int | None, source: Source) -> Usage:
