@@ -130,7 +130,7 @@ class Owner:
         held.state = "held"
         held.last_ok = held.hold.asked_at or now  # It may have sat out a grace before it was granted.
         held.microcredits = held.hold.microcredits
-        held.intent = replace(intent, limit_keys=_counted(held.hold))
+        held.intent = replace(intent, limit_keys=held.hold.counted)
         return held
 
     async def forward(self, held: Held) -> None:
@@ -396,8 +396,3 @@ class Owner:
         for held in [h for h in self._live.values() if h.state == "doubtful"]:
             await self._undoubt(held)
         return not self._live
-
-
-def _counted(hold: Hold) -> tuple[str, ...]:
-    """The windows a charge counts in: concurrency ends with the hold."""
-    return tuple(key for key in hold.limit_keys if ".concurrency." not in key)

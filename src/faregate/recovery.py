@@ -111,7 +111,7 @@ class Recovery:
         if left.learned is not None:
             await self._commit(left.learned, left.hold)
         elif left.hold is not None:
-            intent = replace(left.intent, limit_keys=_counted(left.hold))
+            intent = replace(left.intent, limit_keys=left.hold.counted)
             record = unconfirmed_record(intent, left.progress_microcredits, left.hold.microcredits, self._policy)
             await self._commit(record, left.hold)
         else:
@@ -145,7 +145,7 @@ class Recovery:
         if swept.hold.kind == "arrears":
             return await self._close_arrears(swept.hold)
         try:
-            intent = replace(decode_record(swept.meta), limit_keys=_counted(swept.hold))
+            intent = replace(decode_record(swept.meta), limit_keys=swept.hold.counted)
             record = unconfirmed_record(intent, swept.progress_microcredits, swept.hold.microcredits, self._policy)
             await self._commit(record, swept.hold)
         except (BookRefused, ValueError) as error:  # ValueError: its owner wrote what this release cannot read.
@@ -178,10 +178,6 @@ class Recovery:
                 await self.sweep()
             except StoreUnavailable as error:
                 self._events.trouble("sweep", error.message)
-
-
-def _counted(hold: Hold) -> tuple[str, ...]:
-    return tuple(key for key in hold.limit_keys if ".concurrency." not in key)
 
 
 def _as_lost(left: LeftOver) -> SweptHold:

@@ -145,6 +145,11 @@ class Hold:
     asked_at: float = 0.0
     """When the reserve that was granted was sent (monotonic, this process): its deadline is not before that."""
 
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """The windows its charge counts in: concurrency ends with the hold."""
+        return tuple(key for key in self.limit_keys if ".concurrency." not in key)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
