@@ -147,7 +147,7 @@ def _charged(
     """A basis' cost and charge; None if it has no price, or one that no account could pay."""
     try:
         cost = _priced(candidate, usage, reading)
-    except FaregateError:
+    except (FaregateError, ArithmeticError):
         return None
     charge = charge_microcredits(cost.usd, principal.credits_per_usd, principal.markup_percent, call.multiplier)
     return (cost, charge) if charge <= MAX_MICROCREDITS else None
