@@ -294,16 +294,14 @@ def build(runtime: Runtime) -> ASGIApp:
 
 
 class Front:
-    """The data plane's POSTs go straight to their endpoints; everything else takes Starlette's way."""
+    """The data plane's paths go straight to their endpoints; everything else takes Starlette's way."""
 
     def __init__(self, rest: ASGIApp, endpoints: Mapping[str, ASGIApp]) -> None:
         self._rest = rest
         self._endpoints = endpoints
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        endpoint = None
-        if scope["type"] == "http" and scope["method"] == "POST":
-            endpoint = self._endpoints.get(scope["path"])
+        endpoint = self._endpoints.get(scope["path"]) if scope["type"] == "http" else None
         await (endpoint or self._rest)(scope, receive, send)
 
 

@@ -105,6 +105,13 @@ class IdempotencyMismatch(Conflict):
     code = "idempotency_mismatch"
 
 
+class MethodNotAllowed(FaregateError):
+    """The path exists, for another method."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
 class RequestTooLarge(FaregateError):
     """The body is over `server.max_body_bytes`."""
 
@@ -113,7 +120,7 @@ class RequestTooLarge(FaregateError):
 
 
 class LimitExceeded(FaregateError):
-    """A limit of the key is used up; `retry_after_s` says when its window ends."""
+    """A limit of the key is used up; `retry_after_s` says when its window ends (None: waiting will not help)."""
 
     status = 429
     code = "limit_exceeded"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from faregate.core.call import Principal
 from faregate.core.windows import window_bounds
 
+_YEAR_S = 366 * 86_400
+
 
 def rate_limit_headers(principal: Principal, rests: tuple[int, ...], now_us: int) -> dict[str, str]:
     """`x-ratelimit-{limit,remaining,reset}-{requests,tokens}`: of each kind the window with the least left."""
@@ -19,5 +21,6 @@ def rate_limit_headers(principal: Principal, rests: tuple[int, ...], now_us: int
     for kind, (rest, most, reset_s) in tightest.items():
         headers[f"x-ratelimit-limit-{kind}"] = str(most)
         headers[f"x-ratelimit-remaining-{kind}"] = str(max(rest, 0))
-        headers[f"x-ratelimit-reset-{kind}"] = f"{reset_s}s"
+        if reset_s < _YEAR_S:  # a total never resets
+            headers[f"x-ratelimit-reset-{kind}"] = f"{reset_s}s"
     return headers

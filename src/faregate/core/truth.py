@@ -17,7 +17,7 @@ from faregate.core.call import Call, Candidate, Estimate, Principal, Record
 from faregate.core.money import MAX_MICROCREDITS, charge_microcredits
 from faregate.core.price import Cost
 from faregate.core.pricing import line, price
-from faregate.core.usage import Reading, Usage
+from faregate.core.usage import MOST_TOKENS, Reading, Usage
 from faregate.errors import FaregateError
 
 TIERS = {"flex": "flex", "priority": "priority", "fast": "priority", "batch": "batch"}
@@ -133,12 +133,21 @@ def _owed(
     counted = _charged(usage, reading, call, candidate, principal)
     if counted is not None:
         return _Owed(usage, *counted, False)
-    guess = _filled(_UNKNOWN, reading, call, estimate)
+    guess = _filled(_believable(usage), reading, call, estimate)
     guessed = _charged(guess, replace(reading, provider_cost_usd=None), call, candidate, principal)
     if guessed is not None:
         return _Owed(guess, *guessed, True)
     cost = Cost(usd=estimate.input_usd, lines=(line("estimate", 1, estimate.input_usd),))
     return _Owed(guess, cost, estimate.input_microcredits, True)
+
+
+def _believable(usage: Usage) -> Usage:
+    """Of counts that have no price together, those that can be."""
+    return Usage(input_tokens=_if_possible(usage.input_tokens), output_tokens=_if_possible(usage.output_tokens))
+
+
+def _if_possible(count: int | None) -> int | None:
+    return count if count is not None and 0 <= count <= MOST_TOKENS else None
 
 
 def _charged(

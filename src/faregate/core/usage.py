@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+MOST_TOKENS = 1_000_000_000
+"""No answer has more: a count above it is a provider's mistake, if it cannot be charged."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:

@@ -12,7 +12,7 @@ import logging
 from starlette.types import Receive, Scope, Send
 
 from faregate.core.ids import uuid7
-from faregate.errors import FaregateError, RequestTooLarge
+from faregate.errors import FaregateError, MethodNotAllowed, RequestTooLarge
 from faregate.flow import Flow
 from faregate.gateway.asgi import AsgiReply, header_map, presented_key, read_body
 from faregate.gateway.openai import OpenAIDialect, error_body, error_headers
@@ -41,6 +41,8 @@ class Endpoint:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         reply = AsgiReply(receive, send, f"req_{uuid7().hex}")
         try:
+            if scope["method"] != "POST":
+                raise MethodNotAllowed("this path takes POST only")
             inbound = await self._inbound(scope, receive, reply)
             await self._flow.serve(inbound, self._dialect, reply)
         except ClientGone:
@@ -70,5 +72,7 @@ class Endpoint:
         headers = error_headers(error) | {"content-length": str(len(body))}
         if isinstance(error, RequestTooLarge):
             headers["connection"] = "close"
+        if isinstance(error, MethodNotAllowed):
+            headers["allow"] = "POST"
         await reply.start(error.status, headers)
         await reply.finish(body)

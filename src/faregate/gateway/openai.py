@@ -33,8 +33,10 @@ class OpenAIDialect:
     """`ports.Dialect` for OpenAI's JSON endpoints."""
 
     def read(self, inbound: Inbound, principal: Principal, account_id: str, call_id: str) -> Call:
-        body = parse_object(inbound.body)
         headers = inbound.headers
+        if (encoding := headers.get("content-encoding", "identity")) != "identity":
+            raise InvalidRequest(f"content-encoding {encoding[:32]} is not supported: send the body as it is")
+        body = parse_object(inbound.body)
         stream = _flag(body, "stream")
         return Call(
             id=call_id,
@@ -99,7 +101,8 @@ def error_body(error: FaregateError) -> bytes:
 def error_headers(error: FaregateError) -> dict[str, str]:
     """What an error says beside its body: clients must not hammer a 402, and come back when told."""
     headers = {"content-type": "application/json"}
-    if isinstance(error, InsufficientCredits):
+    hopeless = isinstance(error, LimitExceeded) and error.retry_after_s is None
+    if isinstance(error, InsufficientCredits) or hopeless:
         headers["x-should-retry"] = "false"
     if error.retry_after_s is not None:
         headers["retry-after"] = str(error.retry_after_s)

@@ -91,7 +91,7 @@ class Reader:
         self.note_error(self._error_body)
         if obj:
             self.answer(obj)
-        if not self.usage_present:
+        if not self.counted:
             self.count_text(data)
 
     def answer(self, obj: Mapping[str, object]) -> None:
@@ -103,6 +103,11 @@ class Reader:
     def usage_present(self) -> bool:
         """The provider told usage (counts of our own, such as images returned, are not that)."""
         return False
+
+    @property
+    def counted(self) -> bool:
+        """The provider told how much output there was, so that the text of a whole body need not be weighed."""
+        return self.usage_present
 
     @property
     def retryable(self) -> bool | None:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from faregate.core.usage import Reading, Usage
+from faregate.core.usage import MOST_TOKENS, Reading, Usage
 from faregate.meter.dialects.openai_usage import normalise, provider_cost_usd, upstream_cost_usd
 from faregate.meter.problems import event_error
 from faregate.meter.reader import ALONE, FINAL, LAST, PASS, STRING, USAGE, Reader, Source
@@ -33,6 +33,13 @@ class UsageReader(Reader):
     @property
     def usage_present(self) -> bool:
         return says_something(self.usage)
+
+    @property
+    def counted(self) -> bool:
+        if self.source.endpoint == "embeddings":
+            return self.usage_present
+        told = self.usage.get("completion_tokens", self.usage.get("output_tokens"))
+        return type(told) is int and 0 <= told <= MOST_TOKENS
 
     def note_usage(self, value: object) -> bool:
         """Merge a usage object; False when there is none."""
