@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -568,8 +567,7 @@ async def test_a_close_that_redis_did_not_hear_on_a_new_epoch_is_said_by_the_nex
     await lose_the_tail(site, "a")
     await site.gate.reserve(site.ask("b"))
     site.fail("release", "refuse")
-    with pytest.raises(StoreUnavailable):
-        await owner.beat()
+    await owner.beat()
     await owner.beat()
     assert await site.holds() == {}
 
@@ -647,8 +645,7 @@ async def test_a_fold_whose_reply_was_lost_counts_once(owner: Owner, site: Site)
     await owed(owner, site)
     site.fail("fold", "lose")
     site.clock.pass_s(HEARTBEAT_S)
-    with pytest.raises(StoreUnavailable):
-        await owner.beat()
+    await owner.beat()
     await beat(owner, site)
     assert await site.held() == 400
 
@@ -658,8 +655,7 @@ async def test_a_fold_that_never_arrived_does_not_leave_its_hold_to_the_sweeper(
         await owed(owner, site, hold_id)
         site.fail("fold", "refuse", int(hold_id == "b"))
         site.clock.pass_s(HEARTBEAT_S)
-        with nullcontext() if hold_id == "a" else pytest.raises(StoreUnavailable):
-            await owner.beat()
+        await owner.beat()
     await site.expire()
     await beat(owner, site)
     assert await site.gate.due(site.bucket, "s", 10) == []

@@ -26,6 +26,7 @@ from faregate.errors import (
 )
 from faregate.held import KEPT, Held
 from faregate.ports import Ask, Beat, Book, Clock, Events, Gate, Journal, KeyChanged, SweptHold
+from faregate.slices import in_slices
 
 T = TypeVar("T")
 
@@ -71,6 +72,8 @@ class Owner:
         self._recent: deque[_Closed] = deque(maxlen=_RECENT_MOST)
         self._arrears = Arrears(gate, name, heartbeat_s)
         self._epochs: dict[int, str] = {}
+        self._saying: set[int] = set()
+        """Buckets whose closes are being said again."""
         self._stopping = False
 
     @property
@@ -274,21 +277,24 @@ class Owner:
                 self._events.trouble("heartbeat", error.message)
 
     async def beat(self) -> None:
-        """One heartbeat: extend what is open, release what is doubtful, answer to a new epoch."""
+        """One heartbeat: extend what is open, put back what was lost; then answer to a new epoch, and the rest."""
         now = self._clock.monotonic()
         while self._recent and now - self._recent[0].at > 3 * self._heartbeat_s:
             self._recent.popleft()
-        await self._arrears.beat(self._live.values(), now)
         keep = [held for held in self._live.values() if held.state in KEPT and held.arrears is None]
         doubtful = [held for held in self._live.values() if held.state == "doubtful"]
         buckets = {held.hold.bucket for held in keep} | {closed.hold.bucket for closed in self._recent}
         answers, epochs = await self._gate.beat([self._beat_of(held) for held in keep], buckets)
-        for held, answer in zip(keep, answers, strict=True):
-            await self._hear(held, answer)
-        await self._on_epochs(epochs)
-        for held in doubtful:
-            if now - held.last_ok >= self._heartbeat_s:
-                await self._undoubt(held)
+        heard = list(zip(keep, answers, strict=True))
+        await in_slices(heard, lambda pair: self._hear(*pair))
+        again = self._on_epochs(epochs)
+        await in_slices([h for h in doubtful if now - h.last_ok >= self._heartbeat_s], self._undoubt)
+        try:
+            await self._arrears.beat(list(self._live.values()), now)
+        except StoreUnavailable as error:
+            self._events.trouble("arrears", error.message)
+        if again:
+            await asyncio.wait(again, timeout=self._settle_wait_s)
 
     async def _hear(self, held: Held, answer: str) -> None:
         if answer == "no_hold" and held.state in KEPT and held.arrears is None:
@@ -315,17 +321,23 @@ class Owner:
         if held.on_cut is not None:
             held.on_cut()
 
-    async def _on_epochs(self, epochs: dict[int, str]) -> None:
+    def _on_epochs(self, epochs: dict[int, str]) -> list[asyncio.Task[None]]:
         """Redis lost something: say every close of the last deadline again (a release lost with the tail came back).
 
-        A bucket's epoch is noted only once that has been done.
+        Beside the heartbeat, which must not wait for it. A bucket's epoch is noted only once that has been done.
         """
-        for bucket, epoch in epochs.items():
-            if self._epochs.get(bucket) == epoch:
-                continue
-            for closed in [closed for closed in self._recent if closed.hold.bucket == bucket]:
-                await self._close_again(closed)
+        changed = [b for b, epoch in epochs.items() if self._epochs.get(b) != epoch and b not in self._saying]
+        self._saying.update(changed)
+        return [self._own(self._say_again(bucket, epochs[bucket])) for bucket in changed]
+
+    async def _say_again(self, bucket: int, epoch: str) -> None:
+        try:
+            await in_slices([closed for closed in self._recent if closed.hold.bucket == bucket], self._close_again)
             self._epochs[bucket] = epoch
+        except StoreUnavailable as error:
+            self._events.trouble("epoch", error.message)
+        finally:
+            self._saying.discard(bucket)
 
     async def _know(self, bucket: int) -> None:
         """The epoch before our first hold in a bucket: what is lost later shows as another one."""

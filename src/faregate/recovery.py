@@ -20,6 +20,7 @@ from faregate.core.codec import decode_record, encode_record
 from faregate.core.truth import UnconfirmedPolicy, unconfirmed_record, zero_record
 from faregate.errors import BookRefused, StoreUnavailable
 from faregate.ports import Book, Clock, Events, Gate, SweptHold
+from faregate.slices import in_slices
 
 BUCKETS = range(256)
 _MOST_DUE = 256
@@ -80,32 +81,35 @@ class Recovery:
     async def reassert(self) -> int:
         """Take every dead journal of this disk and put its holds into Redis, now and at every heartbeat until they end.
 
-        How many holds are open.
+        How many holds are open. Reading happens on a thread: a journal can be large.
         """
-        self._journals += list(self._find())
+        await asyncio.to_thread(self._take)
         left = [left for journal in self._journals for left in journal.left.values()]
         await self._gate.reassert([_as_lost(one) for one in left if one.hold is not None])
         return len(left)
 
+    def _take(self) -> None:
+        for journal in self._find():
+            self._journals.append(journal)
+
     async def replay(self) -> bool:
         """End what the taken journals hold. True when nothing is left; else try again later."""
-        remaining = []
-        for journal in self._journals:
-            for hold_id, left in list(journal.left.items()):
-                try:
-                    await self._end(left)
-                except BookRefused as error:
-                    self._events.trouble("parked", f"{hold_id}: {error.message}")
-                except StoreUnavailable:
-                    break
-                else:
-                    journal.closed(hold_id)
-            if journal.left:
-                remaining.append(journal)
-            else:
+        for journal in list(self._journals):
+            await in_slices([(journal, *item) for item in journal.left.items()], lambda one: self._end_of(*one))
+            if not journal.left:
+                self._journals.remove(journal)
                 journal.finish()
-        self._journals = remaining
-        return not remaining
+        return not self._journals
+
+    async def _end_of(self, journal: DeadJournal, hold_id: str, left: LeftOver) -> None:
+        try:
+            await self._end(left)
+        except BookRefused as error:
+            self._events.trouble("parked", f"{hold_id}: {error.message}")
+        except StoreUnavailable:
+            return  # It stays in the journal for the next pass.
+        else:
+            journal.closed(hold_id)
 
     async def _end(self, left: LeftOver) -> None:
         if left.learned is not None:
@@ -169,15 +173,14 @@ class Recovery:
         return not parked
 
     async def run(self) -> None:
-        """Every heartbeat: siblings' journals, then due holds."""
+        """Every heartbeat: siblings' journals, then due holds. A step that fails keeps no other from its turn."""
         while True:
             await asyncio.sleep(self._heartbeat_s)
-            try:
-                await self.reassert()
-                await self.replay()
-                await self.sweep()
-            except StoreUnavailable as error:
-                self._events.trouble("sweep", error.message)
+            for step in (self.reassert, self.replay, self.sweep):
+                try:
+                    await step()
+                except StoreUnavailable as error:
+                    self._events.trouble("sweep", error.message)
 
 
 def _as_lost(left: LeftOver) -> SweptHold:

@@ -14,6 +14,7 @@ from faregate.credits import names
 from faregate.credits.pipe import Arg, Pipe
 from faregate.errors import BookUnavailable, Conflict, InsufficientCredits, LimitExceeded, StoreUnavailable
 from faregate.ports import Ask, Beat, BeatAnswer, Book, Clock, KeyChanged, SweptHold
+from faregate.slices import in_slices
 
 _REREAD_S = 1.0
 _REFRESH_S = 0.02
@@ -214,9 +215,9 @@ class RedisGate:
 
     async def beat(self, beats: Sequence[Beat], buckets: Iterable[int]) -> tuple[list[BeatAnswer], dict[int, str]]:
         wanted = list(buckets)
-        answers = await asyncio.gather(*(self._beat_or_lost(beat) for beat in beats))
+        answers = await in_slices(beats, self._beat_or_lost)
         epochs = await asyncio.gather(*(self.epoch(bucket) for bucket in wanted))
-        return list(answers), dict(zip(wanted, epochs, strict=True))
+        return answers, dict(zip(wanted, epochs, strict=True))
 
     async def _beat_or_lost(self, beat: Beat) -> BeatAnswer:
         try:
@@ -239,7 +240,7 @@ class RedisGate:
         return _answer(await self._hold_script("release", hold, (hold.id, names.member(hold.account_id, hold.id))))
 
     async def reassert(self, holds: Sequence[SweptHold]) -> list[BeatAnswer]:
-        return list(await asyncio.gather(*(self._reassert(lost) for lost in holds)))
+        return await in_slices(holds, self._reassert)
 
     async def _reassert(self, lost: SweptHold) -> BeatAnswer:
         hold = lost.hold

@@ -24,6 +24,7 @@ from faregate.errors import StoreUnavailable, StoreUnreached
 Arg = str | bytes | int
 
 _TICK_S = 0.025
+_CONNECT_S = 5.0
 _SILENCE_S = 3.0
 """After this long without any reply, past the deadline of the oldest call, a connection counts as dead."""
 _RECONNECT_S = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -150,11 +151,12 @@ class Pipe:
     async def _connect(self) -> None:
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
-            await connection.connect()  # type: ignore[no-untyped-call]
-            for script in self.scripts.values():
-                await connection.send_command(b"SCRIPT", b"LOAD", script.source)
-            for _ in self.scripts:
-                await connection.read_response(timeout=5.0)
+            async with asyncio.timeout(_CONNECT_S):  # A mute server would keep the hand-shake waiting for ever.
+                await connection.connect()  # type: ignore[no-untyped-call]
+                for script in self.scripts.values():
+                    await connection.send_command(b"SCRIPT", b"LOAD", script.source)
+                for _ in self.scripts:
+                    await connection.read_response(timeout=5.0)
         except (TimeoutError, RedisError, OSError) as error:
             await connection.disconnect(nowait=True)
             self._failures = min(self._failures + 1, len(_RECONNECT_S) - 1)

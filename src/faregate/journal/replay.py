@@ -27,10 +27,13 @@ class DeadJournal:
         self.left.pop(hold_id, None)
 
     def finish(self) -> None:
-        """Delete the file when nothing is left; else give the lock back for a later try."""
+        """Delete the file when nothing is left; else give the lock back for a later try. Once is enough."""
+        fd, self._fd = self._fd, -1  # Its number may be another file's soon.
+        if fd < 0:
+            return
         if not self.left:
             self._path.unlink(missing_ok=True)
-        os.close(self._fd)
+        os.close(fd)
 
 
 def dead_journals(directory: Path) -> Iterator[DeadJournal]:
