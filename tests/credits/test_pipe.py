@@ -151,3 +151,25 @@ async def test_a_frozen_server_times_out_and_goes_on(own: tuple[Path, EmbeddedVa
     os.kill(server._process.pid, signal.SIGCONT)
     assert await echo(pipe, "thawed") == "thawed"
     await pipe.close()
+
+
+async def test_a_mute_server_is_given_up_and_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("faregate.credits.pipe._CONNECT_S", 0.05)
+    asked = 0
+
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_unix_server(mute, tmp_path / "s")
+    pipe = Pipe(f"unix://{tmp_path / 's'}")
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable):
+            await pipe.command(("PING",), 0.2)
+        await asyncio.sleep(0.15)
+    assert asked >= 2
+    await pipe.close()
+    server.close()
+    await server.wait_closed()

@@ -112,3 +112,12 @@ def test_a_file_its_owner_deletes_meanwhile_is_not_replayed(tmp_path: Path, monk
 
     monkeypatch.setattr(fcntl, "flock", late)
     assert found(tmp_path) == []
+
+
+def test_finishing_twice_closes_nobody_elses_file(tmp_path: Path) -> None:
+    died(tmp_path, "1", "a")
+    (dead,) = found(tmp_path)
+    dead.finish()
+    with (tmp_path / "innocent").open("wb") as innocent:
+        dead.finish()
+        assert os.fstat(innocent.fileno())

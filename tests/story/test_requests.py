@@ -198,3 +198,18 @@ async def test_a_header_beyond_ascii_is_no_defect(house: House, header: str) -> 
     )
     assert got.status_code in (200, 400)
     await house.settled()
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "OPTIONS"])
+async def test_another_method_is_405_in_the_dialect(bare_house: House, method: str) -> None:
+    got = await bare_house.http.request(method, "/v1/chat/completions")
+    assert (got.status_code, got.headers["allow"]) == (405, "POST")
+    if method != "HEAD":
+        assert got.json()["error"]["code"] == "method_not_allowed"
+
+
+async def test_a_compressed_body_is_refused_for_what_it_is(bare_house: House, upstream: Scripted) -> None:
+    got = await bare_house.http.post("/v1/chat/completions", content=b"\x1f\x8b", headers={"content-encoding": "gzip"})
+    assert got.status_code == 400
+    assert "gzip" in got.json()["error"]["message"]
+    assert upstream.served == []
