@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import resource
 import signal
@@ -295,3 +296,23 @@ def test_what_was_appended_outlives_a_killed_process_and_not_before(tmp_path: Pa
     assert dead.left["h0"].hold == hold("h0")
     dead.left.clear()
     dead.finish()
+
+
+def test_a_segment_that_cannot_be_made_is_said_and_the_old_one_stays(
+    journal: FileJournal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal.open("h1", intent("h1"))
+    journal.open("h2", intent("h2"))
+    before = files(tmp_path)
+    for failing in ("link", "fsync"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, failing, _no_space)
+            with pytest.raises(JournalUnavailable, match="No space left"):
+                journal.open("h3", intent("h3"))
+        assert files(tmp_path) == before
+    journal.open("h3", intent("h3"))
+    assert open_holds(*files(tmp_path)) == ["h1", "h2", "h3"]
+
+
+def _no_space(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -168,18 +168,30 @@ class FileJournal:
         self._segments.clear()
 
     def _new_segment(self) -> _Segment:
+        """Raises JournalUnavailable when it cannot be made; nothing has changed then."""
         self._count += 1
-        segment = _Segment(self._directory / f"{self._boot_id}-{self._count:06d}{SUFFIX}")
-        directory = os.open(self._directory, os.O_RDONLY)
         try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+            segment = _Segment(self._directory / f"{self._boot_id}-{self._count:06d}{SUFFIX}")
+            try:
+                _fsync_directory(self._directory)
+            except OSError:
+                segment.delete()
+                raise
+        except OSError as error:
+            raise JournalUnavailable(f"the journal cannot be written: {error.strerror}") from error
         finished = [s for s in self._segments if not s.open_holds]
         self._segments = [s for s in self._segments if s.open_holds] + [segment]
         for done in finished:
             done.delete()
         return segment
+
+
+def _fsync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _fsync_all(fds: list[int]) -> None:
