@@ -104,9 +104,11 @@ class OpenAIProvider:
 def meter_of(meter_for: MeterFactory, kind: str, call: Call, answer: Answer) -> Meter:
     """A meter by what really came: an error answers a stream's request with plain JSON.
 
+    Not every server names its stream `text/event-stream`; the stream's meter knows JSON when it sees it.
     The usage chunk that we asked for in the client's stead is taken out again.
     """
-    stream = answer.headers.get("content-type", "").startswith("text/event-stream")
+    named = answer.headers.get("content-type", "").lower().startswith("text/event-stream")
+    stream = answer.status < 400 and (call.stream or named)
     return meter_for(
         kind,
         call.endpoint,
