@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
@@ -21,8 +22,10 @@ import pytest
 from openai import APIStatusError, OpenAI
 
 from faregate import cli, serving
+from faregate.credits.embedded import EmbeddedValkey
 from faregate.errors import ConfigError
 from faregate.settings import child_environment
+from faregate.settings_model import Settings
 from tests.cli_support import Running, environment, faregate, running, valkeys
 
 pytestmark = pytest.mark.xdist_group("cli")
@@ -180,6 +183,28 @@ def test_a_port_that_stays_taken_is_a_mistake_of_the_configuration(monkeypatch: 
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}"), serving._bound("127.0.0.1", port):
             pass
+
+
+def test_a_worker_that_fails_for_ever_keeps_nobody_from_being_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent, started = serving.Parent(Settings(data_dir=tmp_path), {}), list[int]()
+    for index, failures in enumerate((5000, 0)):
+        ended = subprocess.Popen([sys.executable, "-c", ""])
+        ended.wait()
+        worker = serving._Worker(index, ended, os.open(os.devnull, os.O_RDONLY), time.monotonic(), failures=failures)
+        parent._workers[index] = worker
+    parent._valkey = EmbeddedValkey(tmp_path)
+    monkeypatch.setattr(EmbeddedValkey, "_start", lambda self: None)  # It never answers.
+    monkeypatch.setattr(EmbeddedValkey.start, "__kwdefaults__", {"timeout_s": 0.01})
+    monkeypatch.setattr(serving.Parent, "_start", lambda self, index, listener, watch: started.append(index))
+    with socket.socket() as listener:
+        parent._mend(listener, 0)
+        assert started == []
+        time.sleep(0.15)
+        parent._mend(listener, 0)
+    assert started == [1]
+    os.close(parent._workers[0].ready_fd)
 
 
 # Starting and ending ------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """The composition root: builds every adapter from the settings, wires the flow, and starts and stops it in order.
 
 start   schema -> admin key -> Redis -> dead journals' holds back in Redis -> their truths into the book -> traffic
-stop    no new calls (the server sees to it) -> calls end -> commits end -> journal empty -> book and Redis closed
+stop    no new calls (the server sees to it) -> calls end, or are broken off -> commits end, while the heartbeat goes on
+        -> Redis and book closed -> journal empty
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ DATA_PLANE = {
 }
 _START_PATIENCE_S = 5.0
 _NOTE_S = 10.0
+_BREAK_S = 0.2
+"""How long broken calls get to end by themselves: less than the forwarder waits before it tries again."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,6 +86,8 @@ class Runtime:
     router: ModelRouter = field(init=False)
     upstream: Upstream = field(init=False)
     flow: Flow = field(init=False)
+    calls: set[asyncio.Task[None]] = field(default_factory=set)
+    """The data plane's calls that are running."""
     _loops: list[asyncio.Task[None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -250,15 +255,45 @@ class Runtime:
         self.metrics.journal_bytes.set(self.journal.bytes)
 
     async def stop(self) -> None:
-        """After the last call: end what is ending, and leave an empty journal."""
+        """When the server waits no longer: break off the calls left, end what is ending, leave an empty journal.
+
+        The heartbeat goes on until the last hold is ended: nobody may sweep what is about to be charged.
+        """
+        deadline = self.clock.monotonic() + shutdown_shares(self.settings.timing.shutdown_s)[1]
+        await self._break_off(deadline)
+        if not await self.owner.drain(max(0.0, deadline - self.clock.monotonic())):
+            log.warning("%d holds are left to the next start", self.owner.open_holds)
         for loop in self._loops:
             loop.cancel()
-        if not await self.owner.drain(self.settings.timing.shutdown_s):
-            log.warning("%d holds are left to the next start", self.owner.open_holds)
-        await self.upstream.close()
+        await asyncio.gather(*self._loops, return_exceptions=True)
         await self.pipe.close()
         await self.ledger.close()
         self.journal.close()
+
+    async def _break_off(self, deadline: float) -> None:
+        """Calls that still run are charged for what has come.
+
+        A body does not always notice that its connection was closed, and a client that reads nothing holds its call
+        up: those are cancelled, which makes the flow charge, too.
+        """
+        await self.upstream.close()
+        if self.calls:
+            log.warning("%d calls are broken off", len(self.calls))
+            _, late = await asyncio.wait(set(self.calls), timeout=_BREAK_S)
+            for call in late:
+                call.cancel()
+        if self.calls:
+            await asyncio.wait(set(self.calls), timeout=max(0.0, deadline - self.clock.monotonic()))
+        await self.upstream.close()  # A call that was tried once more has opened it again.
+
+
+def shutdown_shares(shutdown_s: float) -> tuple[int, float]:
+    """Seconds for open calls to finish by themselves, and for what is left of them to be charged.
+
+    Each is at least one second, together they are `shutdown_s` or 2.
+    """
+    graceful_s = max(1, int(shutdown_s * 2 / 3))
+    return graceful_s, max(1.0, shutdown_s - graceful_s)
 
 
 def redis_url(settings: Settings) -> str:
@@ -308,7 +343,8 @@ class Front:
 def _endpoints(runtime: Runtime) -> dict[str, ASGIApp]:
     most = runtime.settings.server.max_body_bytes
     return {
-        path: Endpoint(name, runtime.flow, runtime.metrics, max_body_bytes=most) for path, name in DATA_PLANE.items()
+        path: Endpoint(name, runtime.flow, runtime.metrics, max_body_bytes=most, calls=runtime.calls)
+        for path, name in DATA_PLANE.items()
     }
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from faregate.credits.embedded import EmbeddedValkey
-from faregate.errors import ConfigError
+from faregate.errors import ConfigError, StoreUnavailable
 from faregate.settings import Settings, child_environment
 
 log = logging.getLogger("faregate")
@@ -42,6 +42,8 @@ class _Worker:
     started_at: float
     ready: bool = False
     failures: int = 0
+    restart_at: float | None = None
+    """Once it has ended: when it is started again."""
 
 
 @dataclass(slots=True)
@@ -131,14 +133,16 @@ class Parent:
         self._workers[index] = _Worker(index, process, told, time.monotonic(), failures=failures)
 
     def _mend(self, listener: socket.socket, watch: int) -> None:
-        if self._valkey is not None and not self._valkey.alive():
-            self._valkey.start()
+        self._mend_valkey()
         for worker in list(self._workers.values()):
             if worker.process.poll() is None:
                 continue
-            lived_s = time.monotonic() - worker.started_at
-            worker.failures = 0 if lived_s > _RESTART_MOST_S else worker.failures + 1
-            self._nap(min(_RESTART_MOST_S, 0.1 * 2**worker.failures - 0.1))
+            now = time.monotonic()
+            if worker.restart_at is None:
+                worker.failures = 0 if now - worker.started_at > _RESTART_MOST_S else worker.failures + 1
+                worker.restart_at = now + min(_RESTART_MOST_S, 0.1 * 2 ** min(worker.failures, 6) - 0.1)
+            if now < worker.restart_at:
+                continue
             if self._stopped():
                 return
             os.close(worker.ready_fd)
@@ -147,17 +151,21 @@ class Parent:
             log.warning("worker %d ended with %s, starting it again", worker.index, worker.process.returncode)
             self._start(worker.index, listener, watch)
 
-    def _nap(self, seconds: float) -> None:
-        """Sleep, but not through a signal to stop."""
-        ends = time.monotonic() + seconds
-        while not self._stopped() and (left := ends - time.monotonic()) > 0:
-            time.sleep(min(left, _POLL_S))
+    def _mend_valkey(self) -> None:
+        """One that does not start is tried again at the next poll: the workers hold on without it."""
+        if self._valkey is None or self._valkey.alive():
+            return
+        try:
+            self._valkey.start()
+        except (StoreUnavailable, OSError) as error:
+            log.warning("the embedded Valkey is not started again yet: %s", error)
 
     def _end_workers(self) -> None:
         for worker in self._workers.values():
             with contextlib.suppress(ProcessLookupError):
                 worker.process.terminate()
-        deadline = time.monotonic() + self.settings.timing.shutdown_s + 5
+        # Later than both of a worker's shares (`app.shutdown_shares`), of which each is at least a second.
+        deadline = time.monotonic() + max(2.0, self.settings.timing.shutdown_s) + 5
         for worker in self._workers.values():
             try:
                 worker.process.wait(max(0.1, deadline - time.monotonic()))

@@ -44,7 +44,7 @@ def main(task: dict[str, Any]) -> int:
         date_header=False,
         backlog=2048,
         timeout_keep_alive=75,
-        timeout_graceful_shutdown=max(1, int(settings.timing.shutdown_s)),
+        timeout_graceful_shutdown=app.shutdown_shares(settings.timing.shutdown_s)[0],
     )
     server = _Server(config, watch=task["watch"], tell=task["tell"])
     listener = socket.socket(fileno=task["fd"])

@@ -195,3 +195,36 @@ async def test_an_error_event_before_any_output_is_free(house: House) -> None:
     body = await house.stream(script={"fault": "error_event", "output_tokens": 0})
     assert "error" in events(body)[0]
     await assert_free(house)
+
+
+@pytest.mark.parametrize("content_type", ["", "Text/Event-Stream", "application/octet-stream"])
+async def test_a_stream_is_one_whatever_its_server_calls_it(open_house: Open, content_type: str) -> None:
+    pieces = [
+        b'data: {"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":"stop"}]}\n\n',
+        b'data: {"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":5}}\n\n',
+        b"data: [DONE]\n\n",
+    ]
+    async with RawUpstream(pieces, content_type=content_type) as raw:
+        house = await open_house(providers__up={"base_url": raw.url})
+        assert await house.stream() == pieces[0] + pieces[2]
+        assert (await house.record()).charge_microcredits == 10 * INPUT + 5 * OUTPUT
+
+
+async def test_json_for_a_stream_passes_whole_and_is_charged(open_house: Open) -> None:
+    body = b'{"choices":[{"message":{"content":"Hi"}}],"usage":{"prompt_tokens":10,"completion_tokens":5}}'
+    async with RawUpstream([body[:20], body[20:]], content_type="application/json") as raw:
+        house = await open_house(providers__up={"base_url": raw.url})
+        assert await house.stream() == body
+        assert (await house.record()).charge_microcredits == 10 * INPUT + 5 * OUTPUT
+
+
+async def test_a_call_that_is_cut_by_the_end_of_the_server_is_charged(house: House) -> None:
+    async with house.streaming(script={"fault": "hang_mid", "output_tokens": 10}) as got:
+        await anext(got.aiter_bytes())
+        await until(lambda: house.runtime.owner.open_holds == 1)
+        (loop, *_) = house.runtime._loops
+        await house.runtime._break_off(house.runtime.clock.monotonic() + 3)
+        assert not loop.done()
+    record = await house.record()
+    assert record.charge_microcredits >= 10 * INPUT
+    assert house.runtime.calls == set()

@@ -24,13 +24,22 @@ log = logging.getLogger("faregate.gateway")
 class Endpoint:
     """Serves one OpenAI endpoint (`chat.completions`, ...)."""
 
-    def __init__(self, name: str, flow: Flow, events: Events, *, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        flow: Flow,
+        events: Events,
+        *,
+        max_body_bytes: int,
+        calls: set[asyncio.Task[None]] | None = None,
+    ) -> None:
+        """`calls`: where the running calls can be seen, for whoever has to wait for them."""
         self._name = name
         self._flow = flow
         self._events = events
         self._max_body_bytes = max_body_bytes
         self._dialect = OpenAIDialect()
-        self._calls: set[asyncio.Task[None]] = set()
+        self._calls: set[asyncio.Task[None]] = set() if calls is None else calls
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         task = asyncio.create_task(self._serve(scope, receive, send))
