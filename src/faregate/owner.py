@@ -400,11 +400,11 @@ class Owner:
     # The end --------------------------------------------------------------------------------------------
 
     async def drain(self, timeout_s: float) -> bool:
-        """At the end of the process: wait for what is ending. True when nothing is left open."""
-        self._stopping = True
+        """At the end of the process: wait for what is ending, while `run` goes on. True when nothing is left open."""
         deadline = self._clock.monotonic() + timeout_s
         while self._ends and (left := deadline - self._clock.monotonic()) > 0:
             await asyncio.wait(set(self._ends), timeout=left)
         for held in [h for h in self._live.values() if h.state == "doubtful"]:
             await self._undoubt(held)
+        self._stopping = True
         return not self._live
