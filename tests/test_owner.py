@@ -702,6 +702,24 @@ async def test_drain_gives_up_after_its_time_and_leaves_the_rest_to_the_journal(
     assert left_open(site) == ["h"]
 
 
+async def test_the_heartbeat_goes_on_while_it_drains(owner: Owner, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    beats: list[int] = []
+
+    async def beat() -> None:
+        beats.append(1)
+
+    monkeypatch.setattr(owner, "beat", beat)
+    monkeypatch.setattr(owner, "_heartbeat_s", 0.01)
+    held = await forwarded(owner, site)
+    site.book.slow = asyncio.Event()
+    await owner.settle(held, truth(held))
+    running, draining = asyncio.create_task(owner.run()), asyncio.create_task(owner.drain(3))
+    await until(lambda: len(beats) >= 3)
+    site.book.slow.set()
+    assert await draining is True
+    await asyncio.wait_for(running, 1)
+
+
 async def test_drain_releases_what_is_doubtful(owner: Owner, site: Site) -> None:
     await site.warm()
     site.fail("reserve", "lose")
