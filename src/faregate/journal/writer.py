@@ -177,6 +177,8 @@ class FileJournal:
             except OSError:
                 segment.delete()
                 raise
+        except FileExistsError:
+            raise  # Two boots of one name: a defect, and no trouble of the disk.
         except OSError as error:
             raise JournalUnavailable(f"the journal cannot be written: {error.strerror}") from error
         finished = [s for s in self._segments if not s.open_holds]
