@@ -57,7 +57,7 @@ class Backlog:
             batch = [self._waiting.popleft() for _ in range(min(size, len(self._waiting)))]
             refused = await asyncio.gather(*(self._try(record, future) for record, future in batch))
             again = [pair for pair, unavailable in zip(batch, refused, strict=True) if unavailable]
-            self._waiting.extendleft(reversed(again))
+            self._waiting.extend(again)  # At the tail: one that is always unavailable must not stand before the rest.
             self._away = bool(again)
             if again:
                 await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])

@@ -104,6 +104,20 @@ async def test_a_locked_account_is_unavailable_within_the_limit(world: World, mo
     await database.close()
 
 
+@POSTGRES
+async def test_a_locked_account_is_the_trouble_of_its_own_records(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(postgres._BOUNDED, "lock_timeout", "50")
+    database = Database(world.url)
+    async with rival(world) as lock:
+        await lock.execute("SELECT * FROM accounts WHERE id = $1 FOR UPDATE", world.other_account_id)
+        records = [world.record(5, account_id=world.other_account_id) for _ in range(2)] + [world.record(5)]
+        answers = await asyncio.gather(*(database.commit(record) for record in records), return_exceptions=True)
+        assert [isinstance(answer, BookUnavailable) for answer in answers] == [True, True, False]
+    await database.close()
+
+
 async def test_the_queue_is_bounded(world: World) -> None:
     database = Database(world.url, max_queued=10)
     answers = await asyncio.gather(*(database.commit(world.record(1)) for _ in range(15)), return_exceptions=True)

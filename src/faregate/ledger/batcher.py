@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 from faregate.core.call import Committed, Record
 from faregate.errors import BookRefused, BookUnavailable, FaregateError
 from faregate.ledger.commit import write_batch
-from faregate.ledger.faults import ROW_FAULTS, is_collision, is_refusal, is_row_fault, refused, unavailable
+from faregate.ledger.faults import ROW_FAULTS, is_collision, is_refusal, is_row_fault, is_wait, refused, unavailable
 from faregate.ledger.postgres import on_loop
 
 T = TypeVar("T")
@@ -36,6 +36,9 @@ MAX_QUEUED = 20_000
 
 COLLISIONS = 4
 """How often a transaction is run again after a deadlock or a serialization failure."""
+
+WAITS = 2
+"""How many accounts of one batch may be waited for singly: each costs a lock timeout."""
 
 
 @dataclass(slots=True, eq=False)
@@ -172,9 +175,25 @@ class Writer:
         try:
             return self._transact(lambda conn: write_batch(conn, records, self._now_us()))
         except (*ROW_FAULTS, SQLAlchemyError, OSError) as error:
+            if is_wait(error) and len(records) > 1:
+                return self._commit_apart(records)
             if not is_row_fault(error):
                 return [unavailable(error) for _ in records]
         return self._commit_singly(records)
+
+    def _commit_apart(self, records: Sequence[Record]) -> Sequence[Outcome]:
+        """Each in a transaction of its own: who waits for a lock holds none that others wait for."""
+        outcomes: list[Outcome] = []
+        locked: dict[str, BookUnavailable] = {}
+        for record in records:
+            known = locked.get(record.account_id)
+            if known is None and len(locked) >= WAITS:
+                known = BookUnavailable("the book cannot be reached: too much in it is locked")
+            outcome = self._commit_singly([record])[0] if known is None else known
+            if isinstance(outcome, BookUnavailable):
+                locked.setdefault(record.account_id, outcome)
+            outcomes.append(outcome)
+        return outcomes
 
     def _commit_singly(self, records: Sequence[Record]) -> Sequence[Outcome]:
         try:

@@ -14,6 +14,8 @@ _ROW_STATES = ("22", "23", "54")
 """PostgreSQL's classes: data exception, integrity violation, program limit (a text too long for an index)."""
 _COLLISIONS = ("40001", "40P01")
 """Serialization failure, deadlock: the transaction is rolled back, and may succeed the next time."""
+_WAITS = ("55P03", "57014")
+"""Lock timeout, statement timeout."""
 
 
 def is_row_fault(error: BaseException) -> bool:
@@ -33,6 +35,11 @@ def is_refusal(error: BaseException) -> bool:
 def is_collision(error: BaseException) -> bool:
     """Whether the same transaction may succeed at once."""
     return isinstance(error, DBAPIError) and _state(error) in _COLLISIONS
+
+
+def is_wait(error: BaseException) -> bool:
+    """Whether something was locked for too long: a row's trouble, and the batch's only because they went together."""
+    return isinstance(error, DBAPIError) and _state(error) in _WAITS
 
 
 def is_misconfigured(error: BaseException) -> bool:
