@@ -323,10 +323,11 @@ def test_an_unconfirmed_free_call_divides_by_nothing() -> None:
 
 
 def test_a_zero_record_is_an_actual_that_counts_nowhere() -> None:
-    record = zero_record(INTENT)
+    keys = ("k.credits.day:0", "k.requests.day:0", "k.tokens.day:0")
+    record = zero_record(replace(INTENT, limit_keys=keys, usage={"input_tokens": 5}))
     assert record.cost_usd == 0
     assert (record.kind, record.charge_microcredits, record.outcome) == ("actual", 0, "released")
-    assert (record.hold_id, record.limit_keys, record.tokens) == ("h", (), 0)
+    assert (record.hold_id, record.limit_keys, record.tokens) == ("h", (keys[0], keys[2]), 0)
 
 
 def test_usage_is_recorded_without_its_unknowns() -> None:

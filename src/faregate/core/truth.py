@@ -228,13 +228,18 @@ def unconfirmed_record(
 
 
 def zero_record(intent: Record) -> Record:
-    """A truth of zero, for a hold that somebody else may have begun to charge."""
+    """A truth of zero, for a hold that somebody else may have begun to charge.
+
+    It keeps its windows of credits and tokens, which then get back what a guess has counted. Its request was admitted
+    and is Redis's to count: never given back, and not counted here a second time.
+    """
     return replace(
         intent,
         kind="actual",
         charge_microcredits=0,
         cost_usd=Decimal(0),
+        usage={},
         outcome="released",
         status=0,
-        limit_keys=(),
+        limit_keys=tuple(key for key in intent.limit_keys if ".requests." not in key),
     )
