@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from faregate.core import ceiling as module
 from faregate.core.ceiling import UNBOUNDED, affordable_output_tokens, ceiling
 from faregate.core.price import LongContext, PriceCard
 from faregate.core.pricing import price
@@ -114,3 +115,11 @@ def test_free_cards_hold_nothing_and_allow_everything() -> None:
     a_card = card({}, free=True)
     assert ceiling(a_card, input_tokens=1, output_tokens=1) == 0
     assert affordable_output_tokens(a_card, input_tokens=1, budget_usd=Decimal(0)) == UNBOUNDED
+
+
+def test_a_word_of_the_client_s_is_not_kept() -> None:
+    a_card = card({"input": Decimal(1), "output": Decimal(2)}, tiers={"priority": {"input": Decimal(3)}})
+    module._kept.clear()
+    for tier in ("default", "x" * 100_000, "y", "fast", "priority"):
+        ceiling(a_card, input_tokens=1, output_tokens=1, tier=tier)
+    assert [key[1] for key in module._kept] == ["default", "fast", "priority"]

@@ -99,6 +99,8 @@ def bounds(
     card: PriceCard, input_tokens: int, tier: str, modalities: Set[str], units: Mapping[str, Decimal]
 ) -> tuple[Bound, ...]:
     """The rate sets that could apply. The same for all calls on one side of the card's thresholds, so kept."""
+    if tier not in card.tiers and tier != "fast":
+        tier = "default"  # The client's own word, of any length: not to be kept.
     passed: tuple[bool, ...] = ()
     if card.long_context or card.tier_long_context:
         steps = (*card.long_context, *(step for steps in card.tier_long_context.values() for step in steps))
