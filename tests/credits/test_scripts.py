@@ -451,3 +451,13 @@ async def test_a_script_the_server_refuses_is_an_unavailable_store(bench: Bench,
     await bench.command("SET", bench.keys[1], "not a hash")
     with pytest.raises(StoreUnavailable, match="refused"):
         await bench.settle("h", 1, 1)
+
+
+async def test_a_folded_charge_of_nothing_is_unfolded(bench: Bench) -> None:
+    """A free model beside one that costs: HINCRBY refuses "-0" after the arrears have been written."""
+    await bench.rebuild(100)
+    keys = (*bench.keys, f"{bench.keys[2]}:arrears")
+    for hold, charge in (("h", 0), ("i", 7)):
+        await bench.run("fold", hold, f"a|{hold}", "x", "a|x", charge, 60_000, "record", keys=keys)
+    assert await bench.run("unfold", "h", "a|h", "x", "a|x", 100, 1, 0, 0, keys=keys) == "ok"
+    assert await bench.state() == (100, 1, 7)

@@ -23,5 +23,5 @@ if redis.call('EXISTS', KEYS[5]) == 0 then
 end
 arrears.amount = string.format('%.0f', tonumber(arrears.amount) - tonumber(charge))
 redis.call('HSET', KEYS[3], ARGV[3], write_hold(arrears))
-if warm(KEYS[2], gate.epoch) then redis.call('HINCRBY', KEYS[2], 'held', '-' .. charge) end
+if warm(KEYS[2], gate.epoch) then redis.call('HINCRBY', KEYS[2], 'held', minus(charge)) end
 return 'ok'
