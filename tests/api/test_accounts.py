@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -359,3 +360,34 @@ async def test_without_redis_nothing_is_taken(world: World, monkeypatch: pytest.
         held.last_ok = 0.0
     await world.owner.beat()
     assert (await _balance(caller, account_id))["available"] == 7
+
+
+@pytest.mark.parametrize("path", ["/v1/accounts/credits/add", "/v1/transactions/create"])
+async def test_a_repeated_key_at_once_adds_once(world: World, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    caller, account_id = await world.tenant("5")
+    kind = {"type": "credit"} if path.endswith("create") else {}
+    monkeypatch.setattr(world.services.replays, "alone", lambda *_: nullcontext())  # as in several processes
+    body = {"accountId": account_id, "amount": 3, **kind}
+    answers = await asyncio.gather(*(caller.post(path, body, idempotency_key="k1") for _ in range(5)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.text for answer in answers}) == 1
+    assert ["idempotent-replayed" in answer.headers for answer in answers].count(False) == 1
+    assert (await _balance(caller, account_id))["available"] == 8
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+@pytest.mark.parametrize(
+    "change",
+    [{"amount": 2}, {"description": "other"}, {"paymentMethod": "cash"}, {"metadata": {"a": "1"}}],
+)
+async def test_the_same_key_adds_nothing_else(world: World, change: dict[str, object], forgotten: bool) -> None:
+    caller, account_id = await world.tenant()
+    body = {"accountId": account_id, "amount": 3, "paymentMethod": "card", "metadata": {"a": 1}}
+    first = await caller.post("/v1/accounts/credits/add", body, idempotency_key="k1")
+    if forgotten:
+        world.services.replays._seen.clear()
+    answer = await caller.post("/v1/accounts/credits/add", {**body, **change}, idempotency_key="k1")
+    assert code(answer) == (409, "idempotency_mismatch")
+    again = await caller.post("/v1/accounts/credits/add", body, idempotency_key="k1")
+    assert (again.json(), again.headers["idempotent-replayed"]) == (first.json(), "true")
+    assert (await _balance(caller, account_id))["balance"] == 3

@@ -87,3 +87,15 @@ async def test_a_wrong_transaction_is_400(world: World, change: dict[str, object
     caller, account_id = await world.tenant("5")
     body = {"accountId": account_id, "amount": 1, "type": "debit", **change}
     assert code(await caller.post("/v1/transactions/create", body)) == (400, "invalid_request")
+
+
+async def test_a_repeated_credit_adds_once(world: World) -> None:
+    caller, account_id = await world.tenant("5")
+    body = {"accountId": account_id, "amount": 2, "type": "credit", "description": "gift", "metadata": {"by": "us"}}
+    first = await caller.post("/v1/transactions/create", body, idempotency_key="k")
+    again = await caller.post("/v1/transactions/create", body, idempotency_key="k")
+    assert "idempotent-replayed" not in first.headers
+    assert (again.json(), again.headers["idempotent-replayed"]) == (first.json(), "true")
+    other = await caller.post("/v1/transactions/create", {**body, "amount": 3}, idempotency_key="k")
+    assert code(other) == (409, "idempotency_mismatch")
+    assert first.json()["transaction"]["balanceAfter"] == 7

@@ -8,7 +8,7 @@ from dataclasses import replace
 from faregate.api.auth import require_organization_wide
 from faregate.api.fields import Amount, Limit, Metadata, Name, Offset, Text, iso, pagination, parse_moment
 from faregate.api.http import Body, Reply, Request, ok
-from faregate.api.money import Debit, add, deduct
+from faregate.api.money import Debit, Deposit, add, deduct
 from faregate.api.services import Services
 from faregate.api.tenancy import Reference, account_of, organization_of
 from faregate.core.call import Principal, bucket_of
@@ -125,17 +125,17 @@ async def credits_add(services: Services, request: Request) -> Reply:
     amount = parse_credits(body.amount, "amount")
     expires_us = None if body.expires_at is None else parse_moment(body.expires_at, "expiresAt")
     account = await _named(services, request, body)
-    entry = await add(
-        services,
-        request.principal,
-        account,
-        amount,
+    deposit = Deposit(
+        account=account,
+        microcredits=amount,
         description=body.description,
         payment_method=body.payment_method,
         expires_us=expires_us,
         metadata=body.metadata,
     )
-    return ok(
+    entry, replayed = await add(services, request, deposit)
+    return replayable(
+        replayed,
         **_ids(account),
         balance=credits(entry.balance_after),
         added=credits(amount),

@@ -1,7 +1,7 @@
 """Credits in and out. In: the book, then Redis. Out: a hold first, as every debit, then the book, then Redis.
 
 A deduction with an Idempotency-Key has a hold id that derives from (organization, key, path, account), so a repeat
-meets its own hold or its own entry: it answers with that entry and charges nothing.
+meets its own hold or its own entry: it answers with that entry and charges nothing. So has an addition's entry.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from faregate.api.http import Request, encode
 from faregate.api.replays import mismatch
 from faregate.api.services import Services
 from faregate.auth.scopes import Scope
-from faregate.core.call import Committed, Principal, Record, bucket_of
+from faregate.core.call import Committed, Principal, Record, Snapshot, bucket_of
 from faregate.core.codec import encode_record
 from faregate.core.ids import uuid7
 from faregate.errors import (
+    BookRefused,
     BookUnavailable,
     Conflict,
     InsufficientCredits,
@@ -48,30 +49,90 @@ _PAGE = 500
 # In -----------------------------------------------------------------------------------------------------
 
 
-async def add(
-    services: Services,
-    principal: Principal,
-    account: Account,
-    microcredits: int,
-    *,
-    description: str | None = None,
-    payment_method: str | None = None,
-    expires_us: int | None = None,
-    metadata: Mapping[str, object] | None = None,
-) -> Entry:
-    """Credits come in. A lost settle heals: `insufficient` is only answered after the book was read again."""
-    require_live(principal)
-    entry, snapshot = await services.ledger.book.add_credits(
-        account.id,
-        microcredits,
-        description=description,
-        payment_method=payment_method,
-        expires_us=expires_us,
-        metadata=metadata,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deposit:
+    """What is to be added, and what its entry will say."""
+
+    account: Account
+    microcredits: int
+    description: str | None = None
+    payment_method: str | None = None
+    expires_us: int | None = None
+    metadata: Mapping[str, object] | None = None
+
+    @property
+    def fingerprint(self) -> bytes:
+        return sha256(encode([*self._facts, self.expires_us, sorted((self.metadata or {}).items())])).digest()
+
+    @property
+    def _facts(self) -> tuple[object, ...]:
+        reason = "credit" if self.expires_us is None else "grant"
+        return self.account.id, self.microcredits, reason, self.description, self.payment_method
+
+    def made(self, entry: Entry) -> bool:
+        """Is this the entry it leads to? (When it expires is its grant's to know.)"""
+        facts = (entry.account_id, entry.amount, entry.reason, entry.description, entry.payment_method)
+        return self._facts == facts and encode(dict(self.metadata or {})) == encode(dict(entry.metadata or {}))
+
+
+async def add(services: Services, request: Request, deposit: Deposit) -> tuple[Entry, bool]:
+    """Credits come in: their entry, and whether it is a replay. Raises IdempotencyMismatch.
+
+    A lost settle heals: `insufficient` is only answered after the book was read again.
+    """
+    require_live(request.principal)
+    key = _key(request)
+    if key is None:
+        entry, snapshot = await services.ledger.book.add_credits(
+            deposit.account.id,
+            deposit.microcredits,
+            description=deposit.description,
+            payment_method=deposit.payment_method,
+            expires_us=deposit.expires_us,
+            metadata=deposit.metadata,
+        )
+        await _told(services, deposit.account, snapshot)
+        return entry, False
+    tenant = _digest(deposit.account.organization_id, request.route, key)
+    async with services.replays.alone(tenant, deposit.fingerprint):
+        done = await _add_once(services, deposit, f"add_{tenant}")
+        services.replays.done(tenant, deposit.fingerprint)
+        return done
+
+
+async def _add_once(services: Services, deposit: Deposit, once: str) -> tuple[Entry, bool]:
+    try:
+        entry, snapshot, new = await _post_once(services, deposit, once)
+    except BookRefused:  # Another process has just taken the name for another account: now it is seen.
+        entry, snapshot, new = await _post_once(services, deposit, once)
+    if not new and not deposit.made(entry):
+        raise mismatch()
+    await _told(services, deposit.account, snapshot)
+    return entry, not new
+
+
+async def _post_once(services: Services, deposit: Deposit, once: str) -> tuple[Entry, Snapshot, bool]:
+    return await services.ledger.book.add_credits_once(
+        deposit.account.id,
+        deposit.microcredits,
+        once=once,
+        description=deposit.description,
+        payment_method=deposit.payment_method,
+        expires_us=deposit.expires_us,
+        metadata=deposit.metadata,
     )
+
+
+async def _told(services: Services, account: Account, snapshot: Snapshot) -> None:
     with suppress(StoreUnavailable):
         await services.gate.settle(None, snapshot, bucket_of(account.organization_id))
-    return entry
+
+
+def _key(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key")
+    if key is not None and (not 0 < len(key) <= 255 or not key.isprintable()):
+        raise InvalidRequest("Idempotency-Key must be 1 to 255 printable characters", param="Idempotency-Key")
+    return key
 
 
 # Out ----------------------------------------------------------------------------------------------------
@@ -104,11 +165,9 @@ async def deduct(services: Services, request: Request, debit: Debit) -> tuple[En
     Raises InsufficientCredits, LimitExceeded, IdempotencyMismatch, StoreUnavailable.
     """
     require_live(request.principal)
-    key = request.headers.get("idempotency-key")
+    key = _key(request)
     if key is None:
         return await _deduct(services, request, debit, f"api_{uuid7().hex}", keyed=False)
-    if not 0 < len(key) <= 255 or not key.isprintable():
-        raise InvalidRequest("Idempotency-Key must be 1 to 255 printable characters", param="Idempotency-Key")
     tenant = _digest(debit.account.organization_id, request.route, key)
     async with services.replays.alone(tenant, debit.fingerprint):
         hold_id = f"api_{_digest(tenant, debit.account.id)}"

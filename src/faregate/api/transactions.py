@@ -10,7 +10,7 @@ from pydantic import AfterValidator
 from faregate.api.accounts import AccountQuery, replayable
 from faregate.api.fields import Amount, Limit, Metadata, Offset, Text, iso, pagination, span
 from faregate.api.http import Body, Reply, Request, ok
-from faregate.api.money import Debit, add, deduct
+from faregate.api.money import Debit, Deposit, add, deduct
 from faregate.api.services import Services
 from faregate.api.tenancy import Reference, account_of, find_account, organization_of
 from faregate.api.usage import record_json
@@ -78,15 +78,9 @@ async def create(services: Services, request: Request) -> Reply:
     organization_id = await organization_of(services, request.principal, body.organization_id)
     account = await account_of(services, request.principal, organization_id, body)
     if body.type == "credit":
-        entry = await add(
-            services,
-            request.principal,
-            account,
-            amount,
-            description=body.description,
-            metadata=body.metadata,
-        )
-        return ok(transaction=entry_json(entry))
+        deposit = Deposit(account=account, microcredits=amount, description=body.description, metadata=body.metadata)
+        entry, replayed = await add(services, request, deposit)
+        return replayable(replayed, transaction=entry_json(entry))
     debit = Debit(
         account=account,
         microcredits=amount,

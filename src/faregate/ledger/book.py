@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from faregate.core.call import Committed, Limit, Record, Snapshot
 from faregate.core.ids import new_id
@@ -14,6 +14,7 @@ from faregate.ledger import tables
 from faregate.ledger.database import Database
 from faregate.ledger.grants import Grant
 from faregate.ledger.posting import Entry, Line, Posting, Wallet, read_wallets
+from faregate.ledger.transactions import read_entry
 from faregate.ledger.windows import Key, read_windows
 
 
@@ -68,6 +69,32 @@ class SqlBook:
         )
         now_us = self._database.now_us()
         return await self._database.write(_add, account_id, microcredits, line, expires_us, priority, now_us)
+
+    async def add_credits_once(
+        self,
+        account_id: str,
+        microcredits: int,
+        *,
+        once: str,
+        description: str | None = None,
+        payment_method: str | None = None,
+        expires_us: int | None = None,
+        metadata: Mapping[str, object] | None = None,
+    ) -> tuple[Entry, Snapshot, bool]:
+        """As `add_credits`, under a name that can be used once. False: its entry was there, whatever it says.
+
+        Raises BookRefused when another account's entry took the name at the same moment: then it is there.
+        """
+        line = Line(
+            reason="credit" if expires_us is None else "grant",
+            type="credit",
+            description=description,
+            payment_method=payment_method,
+            metadata=metadata,
+            hold_id=once,
+        )
+        now_us = self._database.now_us()
+        return await self._database.write(_add_once, account_id, microcredits, line, once, expires_us, now_us)
 
     async def schedule_grant(
         self,
@@ -143,6 +170,22 @@ def _add(
         purse.start(grant, entry.id, debt)
     posting.flush()
     return entry, wallet.snapshot()
+
+
+def _add_once(
+    conn: Connection,
+    account_id: str,
+    microcredits: int,
+    line: Line,
+    once: str,
+    expires_us: int | None,
+    now_us: int,
+) -> tuple[Entry, Snapshot, bool]:
+    _, wallet = _posting(conn, account_id, now_us)  # Locks the account: who comes second sees the first's entry.
+    row = conn.execute(select(tables.entries).where(tables.entries.c.hold_id == once)).mappings().first()
+    if row is not None:
+        return read_entry(row), wallet.snapshot(), False
+    return *_add(conn, account_id, microcredits, line, expires_us, 0, now_us), True
 
 
 def _schedule(conn: Connection, grant: Grant, now_us: int) -> tuple[str, Snapshot]:
