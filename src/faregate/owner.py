@@ -198,6 +198,10 @@ class Owner:
         end = self._own(self._release(held))
         await asyncio.wait({end}, timeout=self._settle_wait_s)
 
+    def forget(self, held: Held) -> None:
+        """Leave a hold that turned out to be another owner's: it stays in Redis, and is that owner's to end."""
+        self._forget(held)
+
     async def _release(self, held: Held) -> None:
         """Redis alone may say that it is over only while no sweeper can have been there; else the book must know."""
         sure = not held.unsure and not self._overdue(held)

@@ -12,6 +12,7 @@ from tests.api.conftest import Caller, World, code, exact
 from faregate.api import money
 from faregate.core.call import Committed, Record, bucket_of
 from faregate.errors import BookUnavailable, StoreUnavailable
+from faregate.ports import Ask
 
 HOSTILE: list[bytes] = [
     *(b"0", b"-0", b"-0.0", b"-1", b"1e308", b"-1e308", b"1e-400", b"10000000000000000000", b"0.0000001"),
@@ -391,3 +392,28 @@ async def test_the_same_key_adds_nothing_else(world: World, change: dict[str, ob
     again = await caller.post("/v1/accounts/credits/add", body, idempotency_key="k1")
     assert (again.json(), again.headers["idempotent-replayed"]) == (first.json(), "true")
     assert (await _balance(caller, account_id))["balance"] == 3
+
+
+async def test_another_amount_does_not_release_the_running_request_s_hold(world: World) -> None:
+    caller, account_id = await world.tenant("50")
+    principal = await world.services.keys.authenticate(caller.secret)
+    body = {"accountId": account_id, "amount": 3}
+    await caller.post("/v1/accounts/credits/deduct", body)  # warms the account
+    tenant = money._digest(principal.organization_id, "/v1/accounts/credits/deduct", "k1")
+    running = Ask(
+        hold_id=f"api_{money._digest(tenant, account_id)}",
+        kind="api",
+        principal=principal,
+        account_id=account_id,
+        want_microcredits=7_000_000,
+        floor_microcredits=7_000_000,
+        want_tokens=0,
+        floor_tokens=0,
+        progress_microcredits=7_000_000,
+        meta=b"",
+    )
+    assert not (await world.gate.reserve(running)).duplicate
+    answer = await caller.post("/v1/accounts/credits/deduct", body, idempotency_key="k1")
+    assert code(answer) == (409, "idempotency_mismatch")
+    assert world.owner.open_holds == 0
+    assert (await _balance(caller, account_id))["reserved"] == 7

@@ -188,7 +188,10 @@ async def _deduct(
             raise
         return _replayed(debit, earlier), True
     if held.hold.microcredits != debit.microcredits:  # met the open hold of the same key with another amount
-        await services.owner.release(held)
+        if held.hold.duplicate:
+            services.owner.forget(held)  # Its request runs, in another worker perhaps.
+        else:
+            await services.owner.release(held)
         raise mismatch()
     await services.owner.forward(held)
     committed = await _settle(services, held)

@@ -144,6 +144,8 @@ class Hold:
     """What each of those windows had left after it was admitted."""
     asked_at: float = 0.0
     """When the reserve that was granted was sent (monotonic, this process): its deadline is not before that."""
+    duplicate: bool = False
+    """It was there when it was asked for: a repeat's own, or somebody else's who asked for the same id."""
 
     @property
     def counted(self) -> tuple[str, ...]:

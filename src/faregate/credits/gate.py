@@ -137,6 +137,7 @@ class RedisGate:
             limit_keys=tuple(names.limit_key(limit, start_s) for limit, start_s, _ in windows),
             rests=tuple(int(rest) for rest in reply[3:]),
             asked_at=asked_at,
+            duplicate=reply[0] == b"duplicate",
         )
 
     def _limited(self, ask: Ask, index: int, retry_ms: int) -> LimitExceeded:
