@@ -221,8 +221,9 @@ async def test_it_says_when_it_is_full(book: AwayBook) -> None:
 
 
 async def test_a_record_that_is_always_unavailable_does_not_stand_before_the_others(book: AwayBook) -> None:
-    book.away, book.stuck = False, {"a"}
     waiting = commits(Backlog(book), "a", "b", "c")
+    await asyncio.sleep(0.01)
+    book.away, book.stuck = False, {"a"}
     await asyncio.wait_for(asyncio.gather(waiting["b"], waiting["c"]), 1)
     assert not waiting["a"].done()
     book.stuck.clear()
