@@ -12,6 +12,7 @@ from faregate.core.codec import decode_record
 from faregate.credits import names
 from faregate.errors import (
     BookUnavailable,
+    InProgress,
     InsufficientCredits,
     JournalUnavailable,
     LimitExceeded,
@@ -116,6 +117,14 @@ async def test_a_call_that_was_never_forwarded_is_released_without_a_record(owne
     held = await owner.take(site.ask(), site.intent())
     await owner.release(held)
     assert (await site.records(), await site.held(), owner.open_holds, left_open(site)) == ([], 0, 0, [])
+
+
+async def test_a_hold_that_is_open_here_is_not_taken_twice(owner: Owner, site: Site) -> None:
+    held = await owner.take(site.ask(), site.intent())
+    with pytest.raises(InProgress):
+        await owner.take(site.ask(), site.intent())
+    await owner.forward(held)
+    assert (await site.held(), owner.open_holds, left_open(site)) == (1000, 1, ["h"])
 
 
 async def test_without_a_journal_nothing_is_held(owner: Owner, site: Site) -> None:

@@ -99,6 +99,12 @@ class ReservationExpired(Conflict):
     code = "reservation_expired"
 
 
+class InProgress(Conflict):
+    """An earlier request of the same key has not ended yet."""
+
+    code = "in_progress"
+
+
 class IdempotencyMismatch(Conflict):
     """The same idempotency key came with another body."""
 

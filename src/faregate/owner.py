@@ -20,6 +20,7 @@ from faregate.errors import (
     BookRefused,
     BookUnavailable,
     FaregateError,
+    InProgress,
     JournalUnavailable,
     StoreUnavailable,
     StoreUnreached,
@@ -92,6 +93,8 @@ class Owner:
         """Journal the intent, then reserve. Raises what the gate raises; nothing is held then."""
         if self._backlog.full:
             raise BookUnavailable("the book has been out of reach for too long", retry_after_s=5)
+        if ask.hold_id in self._live:
+            raise InProgress("an earlier request of this key has not ended yet, ask again")
         await self._know(ask.principal.bucket)
         self._journal.open(ask.hold_id, intent)
         now = self._clock.monotonic()
