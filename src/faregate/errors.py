@@ -126,14 +126,16 @@ class RequestTooLarge(FaregateError):
 
 
 class LimitExceeded(FaregateError):
-    """A limit of the key is used up; `retry_after_s` says when its window ends (None: waiting will not help)."""
+    """A limit of the key is used up; `retry_after_s` says when its window ends (None: never)."""
 
     status = 429
     code = "limit_exceeded"
 
-    def __init__(self, limit: str, retry_after_s: int | None) -> None:
+    def __init__(self, limit: str, retry_after_s: int | None, *, hopeless: bool = False) -> None:
         super().__init__(f"limit exceeded: {limit}", retry_after_s=retry_after_s)
         self.limit = limit
+        self.hopeless = hopeless
+        """Waiting will not help: this call needs more than the limit allows at all."""
 
 
 # The provider's fault -----------------------------------------------------------------------------------

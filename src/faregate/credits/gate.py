@@ -143,12 +143,10 @@ class RedisGate:
     def _limited(self, ask: Ask, index: int, retry_ms: int) -> LimitExceeded:
         limit = ask.principal.limits[index]
         name = limit.kind if limit.kind == "concurrency" else f"{limit.kind} per {limit.window}"
-        if limit.window == "total" and limit.kind != "concurrency":
-            return LimitExceeded(f"{limit.kind} in total", None)
         least = {"credits": ask.floor_microcredits, "tokens": ask.floor_tokens}.get(limit.kind, 1)
-        if least > limit.max:
-            return LimitExceeded(f"{name}: this call needs more than the limit allows at all", None)
-        return LimitExceeded(name, max(1, -(-retry_ms // 1000)))
+        if limit.window == "total" and limit.kind != "concurrency":
+            return LimitExceeded(f"{limit.kind} in total", None, hopeless=True)
+        return LimitExceeded(name, max(1, -(-retry_ms // 1000)), hopeless=least > limit.max)
 
     async def _sit_out(self, wait_ms: int, patience_ends: float) -> None:
         """A fresh gate: its holds' owners come first."""

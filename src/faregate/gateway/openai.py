@@ -101,7 +101,7 @@ def error_body(error: FaregateError) -> bytes:
 def error_headers(error: FaregateError) -> dict[str, str]:
     """What an error says beside its body: clients must not hammer a 402, and come back when told."""
     headers = {"content-type": "application/json"}
-    hopeless = isinstance(error, LimitExceeded) and error.retry_after_s is None
+    hopeless = isinstance(error, LimitExceeded) and error.hopeless
     if isinstance(error, InsufficientCredits) or hopeless:
         headers["x-should-retry"] = "false"
     if error.retry_after_s is not None:
