@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from faregate.core.call import Call, Candidate, Estimate, Principal
 from faregate.core.limits import rate_limit_headers
@@ -180,6 +180,7 @@ class Forwarder:
             reply.on_gone(gone)
 
     def headers(self, inside: Admission, attempt: Attempt) -> dict[str, str]:
+        """What is known of the call before its answer is complete, beside the provider's own headers."""
         held = inside.held
         headers = attempt.provider.reply_headers(attempt.answer)
         headers["x-faregate-provider"] = attempt.candidate.provider
@@ -194,7 +195,7 @@ class Forwarder:
 
     async def _attempt(self, inside: Admission, candidate: Candidate, reply: Reply) -> Attempt:
         provider = self._providers[candidate.provider]
-        hold = replace(inside.held.hold, microcredits=inside.held.microcredits)
+        hold = inside.held.hold
         cap = self._estimator.output_cap(inside.call, (candidate,), inside.principal, inside.estimate, hold)
         if cap == 0:
             raise InsufficientCredits(inside.estimate.floor_microcredits, hold.microcredits)
@@ -221,6 +222,7 @@ class Forwarder:
             return _GivenUp()
         finally:
             reply.on_gone(None)
+            sending.cancel()  # Nobody waits for it any more, should we be cancelled ourselves.
 
 
 def _backoff_s(failed: Attempt | UpstreamError) -> float:

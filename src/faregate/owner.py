@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -93,9 +93,9 @@ class Owner:
         """Journal the intent, then reserve. Raises what the gate raises; nothing is held then."""
         if self._backlog.full:
             raise BookUnavailable("the book has been out of reach for too long", retry_after_s=5)
+        await self._know(ask.principal.bucket)
         if ask.hold_id in self._live:
             raise InProgress("an earlier request of this key has not ended yet, ask again")
-        await self._know(ask.principal.bucket)
         self._journal.open(ask.hold_id, intent)
         now = self._clock.monotonic()
         stub = Hold(
@@ -123,12 +123,12 @@ class Owner:
             held.hold = await self._gate.reserve(ask)
         except StoreUnavailable as error:
             if isinstance(error, BookUnavailable | StoreUnreached):
-                self._forget(held)  # Answered (a cold account that the book cannot warm), or never sent.
+                self.forget(held)  # Answered (a cold account that the book cannot warm), or never sent.
             else:
                 held.state = "doubtful"  # It may have been applied: released until it is surely gone.
             raise
         except (FaregateError, KeyChanged):
-            self._forget(held)
+            self.forget(held)
             raise
         except BaseException:
             held.state = "doubtful"
@@ -202,8 +202,9 @@ class Owner:
         await asyncio.wait({end}, timeout=self._settle_wait_s)
 
     def forget(self, held: Held) -> None:
-        """Leave a hold that turned out to be another owner's: it stays in Redis, and is that owner's to end."""
-        self._forget(held)
+        """It is over for this process: ended, never there, or another owner's (whose to end it then is)."""
+        self._live.pop(held.hold.id, None)
+        self._journal.closed(held.hold.id)
 
     async def _release(self, held: Held) -> None:
         """Redis alone may say that it is over only while no sweeper can have been there; else the book must know."""
@@ -211,7 +212,7 @@ class Owner:
         answer = await self._persist(lambda: self._gate.release(held.hold))
         if answer == "ok" and sure:
             self._recent.append(_Closed(self._clock.monotonic(), held.hold, None, held))
-            self._forget(held)
+            self.forget(held)
         else:
             await self._close(held, zero_record(held.intent))
 
@@ -226,7 +227,7 @@ class Owner:
         snapshot = committed.snapshot
         await self._persist(lambda: self._settle(held, snapshot))
         self._recent.append(_Closed(self._clock.monotonic(), held.hold, snapshot))
-        self._forget(held)
+        self.forget(held)
         return committed
 
     async def _settle(self, held: Held, snapshot: Snapshot) -> None:
@@ -267,10 +268,6 @@ class Owner:
         self._ends.add(task)
         task.add_done_callback(self._ends.discard)
         return task
-
-    def _forget(self, held: Held) -> None:
-        self._live.pop(held.hold.id, None)
-        self._journal.closed(held.hold.id)
 
     # Keeping --------------------------------------------------------------------------------------------
 
@@ -333,13 +330,20 @@ class Owner:
 
         Beside the heartbeat, which must not wait for it. A bucket's epoch is noted only once that has been done.
         """
-        changed = [b for b, epoch in epochs.items() if self._epochs.get(b) != epoch and b not in self._saying]
-        self._saying.update(changed)
-        return [self._own(self._say_again(bucket, epochs[bucket])) for bucket in changed]
+        lost: dict[int, list[_Closed]] = {
+            b: [] for b, epoch in epochs.items() if self._epochs.get(b) != epoch and b not in self._saying
+        }
+        if not lost:
+            return []
+        for closed in self._recent:
+            if closed.hold.bucket in lost:
+                lost[closed.hold.bucket].append(closed)
+        self._saying.update(lost)
+        return [self._own(self._say_again(bucket, epochs[bucket], closes)) for bucket, closes in lost.items()]
 
-    async def _say_again(self, bucket: int, epoch: str) -> None:
+    async def _say_again(self, bucket: int, epoch: str, closes: Sequence[_Closed]) -> None:
         try:
-            await in_slices([closed for closed in self._recent if closed.hold.bucket == bucket], self._close_again)
+            await in_slices(closes, self._close_again)
             self._epochs[bucket] = epoch
         except StoreUnavailable as error:
             self._events.trouble("epoch", error.message)
@@ -384,7 +388,7 @@ class Owner:
         else:
             if answer == "ok":
                 self._recent.append(_Closed(self._clock.monotonic(), held.hold, None, held))
-            self._forget(held)
+            self.forget(held)
 
     def _beat_of(self, held: Held) -> Beat:
         if held.progress is not None and held.state == "forwarded":

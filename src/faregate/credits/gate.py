@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from faregate.core.call import Hold, HoldKind, Limit, LimitState, Principal, Snapshot
-from faregate.core.windows import window_bounds
+from faregate.core.windows import FAR_FUTURE_S, window_bounds
 from faregate.credits import names
 from faregate.credits.pipe import Arg, Pipe
 from faregate.errors import BookUnavailable, Conflict, InsufficientCredits, LimitExceeded, StoreUnavailable
@@ -23,7 +23,6 @@ _ROUNDS = 12
 """How often one reserve may be sent on (cold, refresh, window, grace) before the store counts as unavailable."""
 
 _KINDS: Mapping[bytes, HoldKind] = {b"call": "call", b"api": "api", b"arrears": "arrears"}
-_TOTAL_ENDS_S = 1 << 38
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +120,7 @@ class RedisGate:
         now_s = (self._clock.now_us() + self._skew_us) // 1_000_000
         windows = []
         for limit in principal.limits:
-            start_s, end_s = (0, _TOTAL_ENDS_S) if limit.kind == "concurrency" else window_bounds(limit.window, now_s)
+            start_s, end_s = (0, FAR_FUTURE_S) if limit.kind == "concurrency" else window_bounds(limit.window, now_s)
             windows.append((limit, start_s, end_s))
         return windows
 

@@ -60,13 +60,7 @@ class SqlBook:
         metadata: Mapping[str, object] | None = None,
     ) -> tuple[Entry, Snapshot]:
         """Credits come in; with `expires_us` they are a grant, which pays debt first. Raises InvalidRequest."""
-        line = Line(
-            reason="credit" if expires_us is None else "grant",
-            type="credit",
-            description=description,
-            payment_method=payment_method,
-            metadata=metadata,
-        )
+        line = _credit_line(description, payment_method, expires_us, metadata)
         now_us = self._database.now_us()
         return await self._database.write(_add, account_id, microcredits, line, expires_us, priority, now_us)
 
@@ -85,14 +79,7 @@ class SqlBook:
 
         Raises BookRefused when another account's entry took the name at the same moment: then it is there.
         """
-        line = Line(
-            reason="credit" if expires_us is None else "grant",
-            type="credit",
-            description=description,
-            payment_method=payment_method,
-            metadata=metadata,
-            hold_id=once,
-        )
+        line = _credit_line(description, payment_method, expires_us, metadata, once)
         now_us = self._database.now_us()
         return await self._database.write(_add_once, account_id, microcredits, line, once, expires_us, now_us)
 
@@ -116,6 +103,23 @@ class SqlBook:
         return await self._database.write(
             _set_overdraft, account_id, microcredits, description, self._database.now_us()
         )
+
+
+def _credit_line(
+    description: str | None,
+    payment_method: str | None,
+    expires_us: int | None,
+    metadata: Mapping[str, object] | None,
+    once: str | None = None,
+) -> Line:
+    return Line(
+        reason="credit" if expires_us is None else "grant",
+        type="credit",
+        description=description,
+        payment_method=payment_method,
+        metadata=metadata,
+        hold_id=once,
+    )
 
 
 def _read(conn: Connection, account_id: str, keys: Sequence[Key]) -> tuple[Wallet, Snapshot]:
