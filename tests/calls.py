@@ -105,6 +105,9 @@ class Place:
     kind: str = "openai"
     caps: list[int | None] = field(default_factory=list)
 
+    def serves(self, endpoint: str, model: str) -> bool:
+        return True
+
     async def send(self, call: Call, candidate: Candidate, output_cap: int | None) -> Answer:
         self.calls.append(self.name)
         self.caps.append(output_cap)

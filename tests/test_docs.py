@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 
 from faregate.api import routes
-from faregate.app import DATA_PLANE
 from faregate.cli import COMMANDS, _load
+from faregate.gateway.doors import DOORS
 from faregate.gateway.metrics import Metrics
 from faregate.settings import IMPLEMENTED_KINDS, PROVIDERS, Settings
 
@@ -128,13 +128,13 @@ def test_subcommands_are_in_the_reference() -> None:
 
 def test_every_route_is_in_the_reference() -> None:
     text = (REFERENCE / "api.md").read_text()
-    named = {f"{rule.method} {rule.path}" for rule in routes.table()} | {f"POST {path}" for path in DATA_PLANE}
+    named = {f"{rule.method} {rule.path}" for rule in routes.table()} | {f"POST {path}" for path in DOORS}
     assert not {name for name in named if f"`{name}`" not in text}
 
 
 def test_the_reference_names_no_other_route() -> None:
     text = (REFERENCE / "api.md").read_text()
-    named = {f"{rule.method} {rule.path}" for rule in routes.table()} | {f"POST {path}" for path in DATA_PLANE}
+    named = {f"{rule.method} {rule.path}" for rule in routes.table()} | {f"POST {path}" for path in DOORS}
     said = re.findall(r"^\| `((?:GET|POST|PATCH|DELETE) [^`?]+)(?:\?[^`]*)?`", text, re.MULTILINE)
     assert set(said) <= named
 

@@ -34,6 +34,7 @@ from faregate.credits.pipe import Pipe
 from faregate.errors import BookUnavailable, JournalUnavailable, StoreUnavailable
 from faregate.flow import Flow
 from faregate.forwarding import Forwarder
+from faregate.gateway.doors import DOORS
 from faregate.gateway.endpoint import Endpoint
 from faregate.gateway.metrics import Metrics
 from faregate.journal import FileJournal, dead_journals
@@ -51,11 +52,6 @@ from faregate.settings import Settings
 
 log = logging.getLogger("faregate")
 
-DATA_PLANE = {
-    "/v1/chat/completions": "chat.completions",
-    "/v1/completions": "completions",
-    "/v1/embeddings": "embeddings",
-}
 _START_PATIENCE_S = 5.0
 _NOTE_S = 10.0
 _BREAK_S = 0.2
@@ -139,7 +135,11 @@ class Runtime:
         entries = price_file.read(settings.prices) if settings.prices is not None else ()
         self.catalog = LayeredCatalog(entries, kinds=kinds, unpriced=chosen.unpriced)
         self.router = ModelRouter(
-            providers=kinds, models=settings.models, card=self.catalog.card, sandbox=sandbox_name(providers)
+            providers=kinds,
+            models=settings.models,
+            card=self.catalog.card,
+            sandbox=sandbox_name(providers),
+            serves=lambda provider, endpoint, model: providers[provider].serves(endpoint, model),
         )
         self.keys = Principals(self.ledger.keys, self.gate, self.clock)
         cap = chosen.on_low_credit == "cap"
@@ -343,8 +343,10 @@ class Front:
 def _endpoints(runtime: Runtime) -> dict[str, ASGIApp]:
     most = runtime.settings.server.max_body_bytes
     return {
-        path: Endpoint(name, runtime.flow, runtime.metrics, max_body_bytes=most, calls=runtime.calls)
-        for path, name in DATA_PLANE.items()
+        path: Endpoint(
+            door.endpoint, door.dialect, runtime.flow, runtime.metrics, max_body_bytes=most, calls=runtime.calls
+        )
+        for path, door in DOORS.items()
     }
 
 

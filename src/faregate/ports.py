@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 from faregate.core.call import Call, Candidate, Committed, Estimate, Hold, Limit, Principal, Record, Snapshot
 from faregate.core.price import Cost, PriceCard
 from faregate.core.usage import Reading
+from faregate.errors import FaregateError
 
 
 class Clock(Protocol):
@@ -261,6 +262,10 @@ class Provider(Protocol):
     on_disconnect: Literal["drain", "cancel"]
     retries: int
 
+    def serves(self, endpoint: str, model: str) -> bool:
+        """Whether a model of this provider can be called at an endpoint: in its own dialect or by translation."""
+        ...
+
     async def send(self, call: Call, candidate: Candidate, output_cap: int | None) -> Answer:
         """Send the call. Raises UpstreamError or UpstreamTimeout when no response began."""
         ...
@@ -318,6 +323,9 @@ class Inbound:
     headers: Mapping[str, str]
     body: bytes
     request_id: str
+    path: str = ""
+    query: bytes = b""
+    """As it came, without the question mark."""
 
 
 class Reply(Protocol):
@@ -345,6 +353,10 @@ class Dialect(Protocol):
 
     def read(self, inbound: Inbound, principal: Principal, account_id: str, call_id: str) -> Call:
         """Raises InvalidRequest naming the field."""
+        ...
+
+    def error(self, error: FaregateError) -> tuple[dict[str, str], bytes]:
+        """Headers and body of an error of ours."""
         ...
 
     def refusal(self, status: int, body: bytes) -> bytes:

@@ -9,7 +9,8 @@ import pytest
 from faregate import errors
 from faregate.core.call import Call, Principal
 from faregate.errors import FaregateError, InsufficientCredits, InvalidRequest, LimitExceeded, PermissionDenied
-from faregate.gateway.openai import OpenAIDialect, error_body, error_headers
+from faregate.gateway.common import error_headers
+from faregate.gateway.openai import OpenAIDialect, error_body
 from faregate.ports import Inbound
 
 WHO = Principal(

@@ -6,7 +6,7 @@ import pytest
 
 from faregate.core.call import Principal
 from faregate.core.price import PriceCard
-from faregate.errors import ConfigError, ModelNotFound, ModelNotPriced, PermissionDenied
+from faregate.errors import ConfigError, InvalidRequest, ModelNotFound, ModelNotPriced, PermissionDenied
 from faregate.providers.router import ModelRouter, may_call
 
 PRINCIPAL = Principal(
@@ -108,3 +108,16 @@ def test_the_listing_has_what_the_key_may_call_and_pay() -> None:
 def test_a_target_without_its_provider_is_a_configuration_error() -> None:
     with pytest.raises(ConfigError, match="nobody/x"):
         ModelRouter(providers={"openai": "openai"}, models={"m": ["nobody/x"]}, card=card)
+
+
+def test_a_place_that_does_not_serve_the_endpoint_is_skipped_and_none_left_is_said() -> None:
+    able = ModelRouter(
+        providers={"openai": "openai", "my-llm": "openai"},
+        models={"fast": ["openai/gpt-4.1-mini", "my-llm/small"]},
+        card=card,
+        serves=lambda provider, endpoint, _model: endpoint == "embeddings" or provider == "my-llm",
+    )
+    found = able.candidates("fast", endpoint="chat.completions", principal=PRINCIPAL, now_us=0)
+    assert [one.provider for one in found] == ["my-llm"]
+    with pytest.raises(InvalidRequest, match=r"cannot be called at chat\.completions"):
+        able.candidates("openai/gpt-4.1-mini", endpoint="chat.completions", principal=PRINCIPAL, now_us=0)

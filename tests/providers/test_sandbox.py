@@ -11,6 +11,7 @@ from faregate.core.call import Call, Candidate
 from faregate.errors import UpstreamError
 from faregate.meter import meter_for
 from faregate.providers.sandbox import CARD, OPTIONS, SandboxProvider
+from faregate.providers.upstream import Upstream
 
 
 def call(endpoint: str = "chat.completions", **body: Any) -> Call:
@@ -31,7 +32,7 @@ def call(endpoint: str = "chat.completions", **body: Any) -> Call:
 
 async def answer(asked: Call, cap: int | None = None) -> tuple[int, bytes]:
     place = Candidate(provider="sandbox", kind="sandbox", model=str(asked.body["model"]), card=CARD)
-    got = await SandboxProvider(OPTIONS, meter_for).send(asked, place, cap)
+    got = await SandboxProvider(OPTIONS, Upstream(), meter_for).send(asked, place, cap)
     return got.status, b"".join([chunk async for chunk in got.chunks()])
 
 
@@ -106,7 +107,7 @@ async def test_the_cut_model_breaks_off(stream: bool) -> None:
 
 async def test_an_aborted_answer_stops() -> None:
     place = Candidate(provider="sandbox", kind="sandbox", model="sandbox", card=CARD)
-    got = await SandboxProvider(OPTIONS, meter_for).send(call(stream=True), place, None)
+    got = await SandboxProvider(OPTIONS, Upstream(), meter_for).send(call(stream=True), place, None)
     chunks = got.chunks()
     await anext(chunks)
     got.abort()
@@ -117,7 +118,7 @@ async def test_an_aborted_answer_stops() -> None:
 async def test_its_usage_is_read_by_the_meter() -> None:
     asked = call(stream=True, max_tokens=7, stream_options={"include_usage": True})
     place = Candidate(provider="sandbox", kind="sandbox", model="sandbox", card=CARD)
-    provider = SandboxProvider(OPTIONS, meter_for)
+    provider = SandboxProvider(OPTIONS, Upstream(), meter_for)
     got = await provider.send(asked, place, None)
     meter = provider.meter(asked, got)
     async for chunk in got.chunks():

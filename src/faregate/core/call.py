@@ -66,9 +66,10 @@ class Call:
     """The hold id: UUIDv7, so time-ordered."""
     request_id: str
     endpoint: str
-    """chat.completions | completions | embeddings"""
+    """chat.completions | completions | responses | embeddings | messages | generatecontent | audio.speech | ..."""
     model: str
     body: Mapping[str, object]
+    """The parsed JSON; of a form its text fields."""
     raw_body: bytes
     """The request as it came: what goes upstream when nothing in it must change."""
     stream: bool
@@ -82,6 +83,10 @@ class Call:
     """agent, feature, user, tag.<name>, metadata.<name>: recorded, filterable, never sent upstream."""
     forward_headers: Mapping[str, str] = field(default_factory=dict)
     """Allow-listed client headers that go upstream."""
+    query: Mapping[str, str] = field(default_factory=dict)
+    """Allow-listed query parameters that go upstream."""
+    content_type: str = "application/json"
+    """Of `raw_body`; a form's with its boundary."""
 
     @property
     def body_bytes(self) -> int:

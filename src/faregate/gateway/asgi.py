@@ -18,11 +18,11 @@ def header_map(scope: Scope) -> dict[str, str]:
 
 
 def presented_key(headers: Mapping[str, str]) -> str:
-    """The key of `Authorization: Bearer …` or `X-API-Key: …`; "" when there is none."""
+    """The key of `Authorization: Bearer …`, `X-API-Key: …` or (Google's SDK) `x-goog-api-key: …`; "" without one."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token:
         return token.strip()
-    return headers.get("x-api-key", "")
+    return headers.get("x-api-key") or headers.get("x-goog-api-key", "")
 
 
 async def read_body(receive: Receive, headers: Mapping[str, str], most: int) -> bytes:

@@ -15,18 +15,18 @@ from faregate.core.ids import uuid7
 from faregate.errors import FaregateError, MethodNotAllowed, RequestTooLarge
 from faregate.flow import Flow
 from faregate.gateway.asgi import AsgiReply, header_map, presented_key, read_body
-from faregate.gateway.openai import OpenAIDialect, error_body, error_headers
-from faregate.ports import ClientGone, Events, Inbound
+from faregate.ports import ClientGone, Dialect, Events, Inbound
 
 log = logging.getLogger("faregate.gateway")
 
 
 class Endpoint:
-    """Serves one OpenAI endpoint (`chat.completions`, ...)."""
+    """Serves one endpoint (`chat.completions`, `messages`, ...) in its dialect."""
 
     def __init__(
         self,
         name: str,
+        dialect: Dialect,
         flow: Flow,
         events: Events,
         *,
@@ -38,7 +38,7 @@ class Endpoint:
         self._flow = flow
         self._events = events
         self._max_body_bytes = max_body_bytes
-        self._dialect = OpenAIDialect()
+        self._dialect = dialect
         self._calls: set[asyncio.Task[None]] = set() if calls is None else calls
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,14 +71,16 @@ class Endpoint:
             headers=headers,
             body=body,
             request_id=reply.request_id,
+            path=scope["path"],
+            query=scope["query_string"],
         )
 
     async def _refuse(self, reply: AsgiReply, error: FaregateError) -> None:
         self._events.call_refused(error.code)
         if reply.started:
             raise error  # Half a response cannot be turned into an error: the connection is cut instead.
-        body = error_body(error)
-        headers = error_headers(error) | {"content-length": str(len(body))}
+        headers, body = self._dialect.error(error)
+        headers["content-length"] = str(len(body))
         if isinstance(error, RequestTooLarge):
             headers["connection"] = "close"
         if isinstance(error, MethodNotAllowed):

@@ -42,7 +42,16 @@ class MeterFactory(Protocol):
     """`faregate.meter.meter_for`: injected, since stages do not import one another."""
 
     def __call__(
-        self, kind: str, endpoint: str, *, stream: bool, drop_usage_chunk: bool, wants_cost: bool
+        self,
+        kind: str,
+        endpoint: str,
+        *,
+        stream: bool,
+        drop_usage_chunk: bool = False,
+        wants_cost: bool = False,
+        model: str = "",
+        request: Mapping[str, object] | None = None,
+        framing: str | None = None,
     ) -> Meter: ...
 
 
@@ -74,6 +83,10 @@ class OpenAIProvider:
         base_url = (options.base_url or OPENAI_URL).rstrip("/")
         self._cap_field = _cap_field(options.name, base_url)
         self._targets = {path: prepare(base_url + path, _headers(options)) for path in PATHS.values()}
+
+    def serves(self, endpoint: str, model: str) -> bool:
+        """Whatever it is asked for, as far as there is a path for it."""
+        return endpoint in PATHS
 
     async def send(self, call: Call, candidate: Candidate, output_cap: int | None) -> Answer:
         """Send the call. Raises UpstreamError or UpstreamTimeout when no response began."""

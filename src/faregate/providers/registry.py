@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from importlib import import_module
 from typing import Literal, Protocol
 
 from faregate.errors import ConfigError
 from faregate.ports import Provider, Timeouts
 from faregate.providers import sandbox
-from faregate.providers.openai import MeterFactory, OpenAIProvider, ProviderOptions
+from faregate.providers.openai import MeterFactory, ProviderOptions
 from faregate.providers.upstream import Upstream
 
 
@@ -39,13 +40,17 @@ class ProviderConfig(Protocol):
     def on_disconnect(self) -> Literal["drain", "cancel"]: ...
 
 
-Build = Callable[[ProviderOptions, Upstream, MeterFactory], Provider]
+class Build(Protocol):
+    """A kind's class: what its module is loaded for."""
 
-KINDS: Mapping[str, Build] = {
-    "openai": OpenAIProvider,
-    "sandbox": lambda options, _upstream, meter_for: sandbox.SandboxProvider(options, meter_for),
+    def __call__(self, options: ProviderOptions, upstream: Upstream, meter_for: MeterFactory) -> Provider: ...
+
+
+KINDS: Mapping[str, str] = {
+    "openai": "openai:OpenAIProvider",
+    "sandbox": "sandbox:SandboxProvider",
 }
-"""What can be built. The other kinds of the configuration are names we know and do not serve yet."""
+"""Module and class by kind. A module is loaded when a configured provider needs it: some bring heavy libraries."""
 
 
 def build_providers(
@@ -69,12 +74,14 @@ def sandbox_name(providers: Mapping[str, Provider]) -> str:
 
 
 def _build(options: ProviderOptions, upstream: Upstream, meter_for: MeterFactory) -> Provider:
-    build = KINDS.get(options.kind)
-    if build is None:
+    place = KINDS.get(options.kind)
+    if place is None:
         kinds = ", ".join(sorted(KINDS))
         raise ConfigError(
             f"providers.{options.name}.kind: {options.kind!r} is not implemented yet; implemented: {kinds}"
         )
+    module, _, name = place.partition(":")
+    build: Build = getattr(import_module(f"faregate.providers.{module}"), name)
     return build(options, upstream, meter_for)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from faregate.core.call import Candidate, Principal
 from faregate.core.price import PriceCard
-from faregate.errors import ConfigError, ModelNotFound, ModelNotPriced, PermissionDenied
+from faregate.errors import ConfigError, InvalidRequest, ModelNotFound, ModelNotPriced, PermissionDenied
 from faregate.providers.sandbox import CARD as SANDBOX_CARD
 from faregate.providers.sandbox import KIND as SANDBOX
 
@@ -49,22 +49,30 @@ class ModelRouter:
         models: Mapping[str, Sequence[str]],
         card: CardLookup,
         sandbox: str = SANDBOX,
+        serves: Callable[[str, str, str], bool] | None = None,
     ) -> None:
-        """`sandbox` names the provider of test keys. Raises ConfigError for a place without its provider."""
+        """`sandbox` names the provider of test keys; `serves` tells whether (provider, endpoint, model) can be called.
+
+        Raises ConfigError for a place without its provider.
+        """
         self._kinds = dict(providers)
         self._card = card
         self._sandbox = sandbox
+        self._serves = serves
         self._places = {name: tuple(map(self._configured, targets)) for name, targets in models.items()}
 
     def candidates(self, model: str, *, endpoint: str, principal: Principal, now_us: int) -> tuple[Candidate, ...]:
-        """In order of preference, each priced. Raises ModelNotFound, ModelNotPriced, PermissionDenied."""
+        """In order, each priced and able. Raises ModelNotFound, ModelNotPriced, PermissionDenied, InvalidRequest."""
         if not may_call(principal.models, model):
             raise PermissionDenied(f"this key may not call the model {model!r}", param="model")
         places = self._sandboxed(model) if principal.test else self._places.get(model) or self._direct(model)
         found = self._cards(places, principal, now_us)
         if not found:
             raise ModelNotPriced(f"the model {model!r} has no price", param="model")
-        return found
+        able = tuple([one for one in found if self._serves is None or self._serves(one.provider, endpoint, one.model)])
+        if not able:
+            raise InvalidRequest(f"the model {model!r} cannot be called at {endpoint}", param="model")
+        return able
 
     def listing(self, principal: Principal, now_us: int) -> tuple[Listed, ...]:
         """The public names the key may call that have a price, in the configuration's order."""

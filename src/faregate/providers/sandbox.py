@@ -18,8 +18,9 @@ from faregate.core.call import Call, Candidate
 from faregate.core.price import PriceCard
 from faregate.errors import UpstreamError
 from faregate.ports import Answer, Meter
-from faregate.providers.openai import MeterFactory, ProviderOptions, meter_of, rewrite
+from faregate.providers.openai import PATHS, MeterFactory, ProviderOptions, meter_of, rewrite
 from faregate.providers.pretend import pretend
+from faregate.providers.upstream import Upstream
 
 KIND = "sandbox"
 
@@ -49,12 +50,17 @@ _EACH_S = 0.02
 class SandboxProvider:
     """ports.Provider without a network."""
 
-    def __init__(self, options: ProviderOptions, meter_for: MeterFactory) -> None:
+    def __init__(self, options: ProviderOptions, upstream: Upstream, meter_for: MeterFactory) -> None:
+        """`upstream` stays unused: nothing leaves the process."""
         self.name = options.name
         self.kind = KIND
         self.on_disconnect: Literal["drain", "cancel"] = options.on_disconnect
         self.retries = options.retries
         self._meter_for = meter_for
+
+    def serves(self, endpoint: str, model: str) -> bool:
+        """What there is a pretence for."""
+        return endpoint in PATHS
 
     async def send(self, call: Call, candidate: Candidate, output_cap: int | None) -> Answer:
         """Answer as OpenAI would, from the very body that would go upstream."""
