@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -95,12 +96,25 @@ def image(url: str) -> Mapping[str, object]:
 
 def test_a_base64_image_is_an_allowance_not_its_bytes() -> None:
     asked = call(messages=[{"role": "user", "content": [image("data:image/png;base64," + "A" * 1_000_000)]}])
-    assert 2000 < input_of(asked) < 2100
+    assert 16_384 < input_of(asked) < 16_500
 
 
 def test_a_linked_image_has_the_allowance_too() -> None:
     asked = call(messages=[{"role": "user", "content": [image("https://x.test/a.png")] * 3}])
-    assert input_of(asked) > 6000
+    assert input_of(asked) > 3 * 16_384
+
+
+def test_a_small_files_pages_are_counted_by_its_size() -> None:
+    file = {"type": "file", "file": {"filename": "a.pdf", "file_data": "A" * 4_000}}
+    assert 2 * 18_000 < input_of(call(messages=[{"role": "user", "content": [file]}])) < 2 * 18_500
+
+
+def test_a_file_that_is_elsewhere_fills_the_context_at_most() -> None:
+    asked = call(messages=[{"role": "user", "content": [{"type": "file", "file": {"file_id": "file-1"}}]}])
+    one = candidate()
+    known = Candidate(provider="p", kind="openai", model="m", card=replace(one.card, id="w", context_window=128_000))
+    assert ESTIMATOR.estimate(asked, (known,), PRINCIPAL).input_tokens < 129_000
+    assert ESTIMATOR.estimate(asked, (one,), PRINCIPAL).input_tokens > 10_000_000
 
 
 def test_audio_is_counted_by_the_seconds_it_can_last() -> None:

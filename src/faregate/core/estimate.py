@@ -8,12 +8,13 @@ the request (server tools, reasoning outside the bound) is not covered: the trut
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_FLOOR, Context, Decimal
 from math import ceil
 
-from faregate.core.asked import Asked, Input, asked_output, measure
+from faregate.core.asked import asked_output, measure
+from faregate.core.asks.shape import Allowances, Asked, Input
 from faregate.core.call import Call, Candidate, Estimate, Hold, Principal
 from faregate.core.ceiling import UNBOUNDED, Bound, affordable_output_tokens, bounds
 from faregate.core.money import EXACT, MAX_MICROCREDITS, MICROCREDITS_PER_CREDIT
@@ -21,9 +22,6 @@ from faregate.errors import InvalidRequest
 
 _ONE = Decimal(1)
 _MICRO = Decimal(MICROCREDITS_PER_CREDIT)
-_TEXT = frozenset({"cache_write"})
-_REQUEST: Mapping[str, Decimal] = {"request": Decimal(1)}
-_SEARCH: Mapping[str, Decimal] = {**_REQUEST, "search": Decimal(1)}
 _DOWN = Context(prec=60, rounding=ROUND_FLOOR)
 
 
@@ -37,7 +35,8 @@ class EstimateSettings:
     default_max_output_tokens: int = 32_768
     cap: bool = True
     """False (`on_low_credit: refuse`): all or nothing."""
-    tokens_per_image: int = 2_000
+    tokens_per_image: int = 16_384
+    """Of models whose family is not known."""
     tokens_per_audio_second: int = 10
 
 
@@ -50,17 +49,14 @@ class _Priced:
 
     input: Input
     asked: Asked
-    tier: str
-    modalities: frozenset[str]
-    units: Mapping[str, Decimal]
 
     def bounds(self, candidates: Sequence[Candidate], output_tokens: Sequence[int]) -> list[_Reach]:
         """Every rate set of every candidate, with the USD before output and the candidate's own output."""
-        tokens = self.input.tokens
+        found = self.input
         return [
-            (bound, bound.before_output(tokens), count)
+            (bound, bound.before_output(found.tokens), count)
             for one, count in zip(candidates, output_tokens, strict=True)
-            for bound in bounds(one.card, tokens, self.tier, self.modalities, self.units)
+            for bound in bounds(one.card, found.tokens, found.tier, found.modalities, found.units)
         ]
 
 
@@ -72,7 +68,7 @@ class CallEstimator:
 
     def estimate(self, call: Call, candidates: Sequence[Candidate], principal: Principal) -> Estimate:
         """The bounds of a call. Raises InvalidRequest naming the field, ModelNotPriced."""
-        priced = self._price(call)
+        priced = self._price(call, candidates)
         asked = priced.asked
         full = [self._output(asked, candidate) for candidate in candidates]
         most = max(full)
@@ -112,7 +108,7 @@ class CallEstimator:
         covered = hold.microcredits >= estimate.want_microcredits and tokens >= estimate.want_tokens
         if covered or not estimate.cappable:
             return None
-        priced = self._price(call)
+        priced = self._price(call, candidates)
         budget_usd = affordable_usd(hold.microcredits, charge_factor(principal, call.multiplier))
         fits = [self._fit(priced, candidate, budget_usd) for candidate in candidates]
         fit = min(max(0, tokens - estimate.input_tokens), *fits)
@@ -126,22 +122,23 @@ class CallEstimator:
             candidate.card,
             input_tokens=priced.input.tokens,
             budget_usd=budget_usd,
-            tier=priced.tier,
-            modalities=priced.modalities,
-            units=priced.units,
+            tier=priced.input.tier,
+            modalities=priced.input.modalities,
+            units=priced.input.units,
         )
         stops = priced.asked.per_choice is not None or candidate.card.max_output_tokens is not None
         return UNBOUNDED if stops and fit >= self._output(priced.asked, candidate) else fit
 
-    def _price(self, call: Call) -> _Priced:
-        settings = self.settings
-        found = measure(
-            call,
-            bytes_per_token=settings.bytes_per_token,
-            tokens_per_image=settings.tokens_per_image,
-            tokens_per_audio_second=settings.tokens_per_audio_second,
+    def _price(self, call: Call, candidates: Sequence[Candidate]) -> _Priced:
+        contexts = [one.card.context_window for one in candidates]
+        allow = Allowances(
+            bytes_per_token=self.settings.bytes_per_token,
+            tokens_per_audio_second=self.settings.tokens_per_audio_second,
+            models=tuple([one.model for one in candidates]),
+            tokens_per_image=self.settings.tokens_per_image,
+            context_tokens=None if None in contexts else max(filter(None, contexts)),
         )
-        return _Priced(found, asked_output(call), _tier(call), _modalities(call, found), _units(call))
+        return _Priced(measure(call, allow), asked_output(call))
 
     def _output(self, asked: Asked, candidate: Candidate) -> int:
         """The most output of all choices together."""
@@ -164,23 +161,3 @@ def charge_up(usd: Decimal, factor: Decimal) -> int:
 def affordable_usd(microcredits: int, factor: Decimal) -> Decimal:
     """The most USD whose charge is no more than so many microcredits."""
     return _DOWN.divide(Decimal(microcredits), factor) if factor else Decimal(MAX_MICROCREDITS)
-
-
-def _tier(call: Call) -> str:
-    tier = call.body.get("service_tier")
-    return tier if isinstance(tier, str) else "default"
-
-
-def _modalities(call: Call, found: Input) -> frozenset[str]:
-    """Beside text. Some providers write caches unasked and bill the write instead of the input."""
-    wanted = call.body.get("modalities")
-    names = _TEXT
-    if found.audio or (isinstance(wanted, list) and "audio" in wanted):
-        names |= {"audio"}
-    if found.images:
-        names |= {"image"}
-    return names
-
-
-def _units(call: Call) -> Mapping[str, Decimal]:
-    return _REQUEST if call.body.get("web_search_options") is None else _SEARCH
