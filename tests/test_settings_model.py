@@ -56,3 +56,21 @@ def test_an_api_key_is_stripped_of_the_line_end_of_its_file() -> None:
 def test_a_model_of_an_unknown_provider_is_refused_without_a_file_too() -> None:
     with pytest.raises(ValidationError, match="no provider is called p"):
         Settings.model_validate({"models": {"fast": ["p/m"]}})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"access_key_id": "AKIA"}, "go together"),
+        ({"session_token": "t"}, "needs access_key_id"),
+        ({"api_key": "k", "profile": "p"}, "api_key and profile exclude one another"),
+    ],
+)
+def test_credentials_of_aws_are_whole_and_of_one_kind(given: dict[str, str], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Settings.model_validate({"providers": {"p": {"kind": "bedrock", **given}}})
+
+
+def test_a_kinds_own_keys() -> None:
+    config = Settings.model_validate({"providers": {"p": {"kind": "azure", "base_url": "http://127.0.0.1:9"}}})
+    assert config.providers["p"].own == {"api_version": "2024-10-21", "deployments": {}}

@@ -75,7 +75,7 @@ _USUAL_VARIABLES: Final[Mapping[str, Mapping[str, str]]] = {
     "deepseek": {"api_key": "DEEPSEEK_API_KEY"},
     "xai": {"api_key": "XAI_API_KEY"},
     "azure": {"api_key": "AZURE_OPENAI_API_KEY", "base_url": "AZURE_OPENAI_ENDPOINT"},
-    "bedrock": {"region": "AWS_REGION"},
+    "bedrock": {"region": "AWS_REGION", "api_key": "AWS_BEARER_TOKEN_BEDROCK"},
 }
 _NEEDED: Final[Mapping[str, tuple[str, ...]]] = {"azure": ("api_key", "base_url"), "bedrock": ("region",)}
 

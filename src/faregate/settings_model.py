@@ -237,6 +237,12 @@ class BaseProvider(Section):
     on_disconnect: Literal["drain", "cancel"] = "drain"
     """The client left: drain reads on for exact usage, cancel hangs up (where that stops the billing)."""
 
+    @property
+    def own(self) -> Mapping[str, object]:
+        """What only this kind has, by key."""
+        shared = {"kind", *BaseProvider.model_fields}
+        return {name: getattr(self, name) for name in type(self).model_fields if name not in shared}
+
 
 class OpenAIProvider(BaseProvider):
     """OpenAI, or any server that speaks its API."""
@@ -283,17 +289,40 @@ class AnthropicProvider(BaseProvider):
 
 
 class BedrockProvider(BaseProvider):
-    """Amazon Bedrock; credentials come from AWS's own chain."""
+    """Amazon Bedrock. Its key is a Bedrock API key; without one requests are signed with AWS credentials."""
 
     kind: Literal["bedrock"]
     region: str = Field(default="us-east-1", pattern=r"^[a-z0-9-]+$")
     """The AWS region."""
+    access_key_id: OptionalApiKey = None
+    """An AWS access key; unset: credentials come from AWS's own chain."""
+    secret_access_key: OptionalApiKey = None
+    """Its secret."""
+    session_token: OptionalApiKey = None
+    """Its session token, if it is a temporary one."""
+    profile: Annotated[str | None, BeforeValidator(_empty_is_unset)] = None
+    """A profile of AWS's own configuration files."""
+    chat: Literal["auto", "converse", "openai"] = "auto"
+    """How chat completions go out: converse translates, openai uses Bedrock's own /openai/v1; auto: by the model."""
+
+    @model_validator(mode="after")
+    def _credentials_are_whole(self) -> BedrockProvider:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ValueError("access_key_id and secret_access_key go together")
+        if self.session_token is not None and self.access_key_id is None:
+            raise ValueError("session_token needs access_key_id and secret_access_key")
+        named = {"api_key": self.api_key, "access_key_id": self.access_key_id, "profile": self.profile}
+        if len(given := [name for name, value in named.items() if value is not None]) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude one another")
+        return self
 
 
 class LiteLLMProvider(BaseProvider):
-    """Any provider LiteLLM's library speaks (extra `litellm`)."""
+    """Any provider LiteLLM's library speaks (extra `litellm`); models are named as LiteLLM names them."""
 
     kind: Literal["litellm"]
+    params: Mapping[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")], ApiKey] = {}
+    """More of LiteLLM's own arguments, as text: api_version, vertex_project, aws_region_name, ..."""
 
 
 class SandboxProvider(BaseProvider):

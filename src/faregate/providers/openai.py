@@ -66,6 +66,8 @@ class ProviderOptions:
     timeouts: Timeouts = field(default_factory=Timeouts)
     retries: int = 2
     on_disconnect: Literal["drain", "cancel"] = "drain"
+    own: Mapping[str, object] = field(default_factory=dict)
+    """The keys that only this kind has."""
 
 
 class OpenAIProvider:

@@ -38,6 +38,8 @@ class ProviderConfig(Protocol):
     def retries(self) -> int: ...
     @property
     def on_disconnect(self) -> Literal["drain", "cancel"]: ...
+    @property
+    def own(self) -> Mapping[str, object]: ...
 
 
 class Build(Protocol):
@@ -96,4 +98,5 @@ def _options(name: str, config: ProviderConfig) -> ProviderOptions:
         ),
         retries=config.retries,
         on_disconnect=config.on_disconnect,
+        own=config.own,
     )
