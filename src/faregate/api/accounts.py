@@ -133,9 +133,8 @@ async def credits_add(services: Services, request: Request) -> Reply:
         expires_us=expires_us,
         metadata=body.metadata,
     )
-    entry, replayed = await add(services, request, deposit)
-    return replayable(
-        replayed,
+    entry = await add(services, request, deposit)
+    return ok(
         **_ids(account),
         balance=credits(entry.balance_after),
         added=credits(amount),

@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from faregate.api.auth import authenticate
 from faregate.api.errors import MethodNotAllowed, error_reply
 from faregate.api.http import Reply, Request, header_map, presented_key, query_map, read_body, send_reply
+from faregate.api.idempotency import answer_once
 from faregate.api.services import Services
 from faregate.auth.scopes import Scope as KeyScope
 from faregate.core.ids import uuid7
@@ -86,6 +87,8 @@ class Endpoint:
             request_id=request_id,
             caller=principal,
         )
+        if method == "POST" and rule.scopes:
+            return await answer_once(self._services, request, rule.handler)
         return await rule.handler(self._services, request)
 
 

@@ -1,7 +1,7 @@
 """Credits in and out. In: the book, then Redis. Out: a hold first, as every debit, then the book, then Redis.
 
-A deduction with an Idempotency-Key has a hold id that derives from (organization, key, path, account), so a repeat
-meets its own hold or its own entry: it answers with that entry and charges nothing. So has an addition's entry.
+A deduction with an Idempotency-Key has a hold id that derives from the key, so that a repeat meets its own hold or its
+own entry: it answers with that entry and charges nothing.
 """
 
 from __future__ import annotations
@@ -11,39 +11,31 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from hashlib import sha256
 from typing import Any
 
 from faregate.api.auth import require_any, require_live
 from faregate.api.http import Request, encode
-from faregate.api.replays import mismatch
 from faregate.api.services import Services
 from faregate.auth.scopes import Scope
 from faregate.core.call import Committed, Principal, Record, Snapshot, bucket_of
 from faregate.core.codec import encode_record
 from faregate.core.ids import uuid7
 from faregate.errors import (
-    BookRefused,
     BookUnavailable,
     Conflict,
     InsufficientCredits,
     InvalidApiKey,
-    InvalidRequest,
     LimitExceeded,
     StoreUnavailable,
 )
 from faregate.held import Held
 from faregate.ledger.accounts import Account
+from faregate.ledger.claims import mismatch
 from faregate.ledger.posting import Entry
-from faregate.ledger.transactions import TransactionFilter
 from faregate.ports import Ask, KeyChanged
 
-KEPT_US = 24 * 3_600_000_000
-"""How long an idempotency key is kept."""
 SCOPES: tuple[Scope, ...] = ("credits:write",)
 _BOOK_PATIENCE_S = 10.0
-_LOOK_BACK = 2_000
-_PAGE = 500
 
 
 # In -----------------------------------------------------------------------------------------------------
@@ -60,79 +52,26 @@ class Deposit:
     expires_us: int | None = None
     metadata: Mapping[str, object] | None = None
 
-    @property
-    def fingerprint(self) -> bytes:
-        return sha256(encode([*self._facts, self.expires_us, sorted((self.metadata or {}).items())])).digest()
 
-    @property
-    def _facts(self) -> tuple[object, ...]:
-        reason = "credit" if self.expires_us is None else "grant"
-        return self.account.id, self.microcredits, reason, self.description, self.payment_method
-
-    def made(self, entry: Entry) -> bool:
-        """Is this the entry it leads to? (When it expires is its grant's to know.)"""
-        facts = (entry.account_id, entry.amount, entry.reason, entry.description, entry.payment_method)
-        return self._facts == facts and encode(dict(self.metadata or {})) == encode(dict(entry.metadata or {}))
-
-
-async def add(services: Services, request: Request, deposit: Deposit) -> tuple[Entry, bool]:
-    """Credits come in: their entry, and whether it is a replay. Raises IdempotencyMismatch.
-
-    A lost settle heals: `insufficient` is only answered after the book was read again.
-    """
+async def add(services: Services, request: Request, deposit: Deposit) -> Entry:
+    """Credits come in: their entry. A lost settle heals: `insufficient` is only answered after the book was read."""
     require_live(request.principal)
-    key = _key(request)
-    if key is None:
-        entry, snapshot = await services.ledger.book.add_credits(
-            deposit.account.id,
-            deposit.microcredits,
-            description=deposit.description,
-            payment_method=deposit.payment_method,
-            expires_us=deposit.expires_us,
-            metadata=deposit.metadata,
-        )
-        await _told(services, deposit.account, snapshot)
-        return entry, False
-    tenant = _digest(deposit.account.organization_id, request.route, key)
-    async with services.replays.alone(tenant, deposit.fingerprint):
-        done = await _add_once(services, deposit, f"add_{tenant}")
-        services.replays.done(tenant, deposit.fingerprint)
-        return done
-
-
-async def _add_once(services: Services, deposit: Deposit, once: str) -> tuple[Entry, bool]:
-    try:
-        entry, snapshot, new = await _post_once(services, deposit, once)
-    except BookRefused:  # Another process has just taken the name for another account: now it is seen.
-        entry, snapshot, new = await _post_once(services, deposit, once)
-    if not new and not deposit.made(entry):
-        raise mismatch()
-    await _told(services, deposit.account, snapshot)
-    return entry, not new
-
-
-async def _post_once(services: Services, deposit: Deposit, once: str) -> tuple[Entry, Snapshot, bool]:
-    return await services.ledger.book.add_credits_once(
+    entry, snapshot = await services.ledger.book.add_credits(
         deposit.account.id,
         deposit.microcredits,
-        once=once,
         description=deposit.description,
         payment_method=deposit.payment_method,
         expires_us=deposit.expires_us,
         metadata=deposit.metadata,
     )
+    await told(services, deposit.account, snapshot)
+    return entry
 
 
-async def _told(services: Services, account: Account, snapshot: Snapshot) -> None:
+async def told(services: Services, account: Account, snapshot: Snapshot) -> None:
+    """Tell Redis what the book says of an account now; it hears it later if it is away."""
     with suppress(StoreUnavailable):
         await services.gate.settle(None, snapshot, bucket_of(account.organization_id))
-
-
-def _key(request: Request) -> str | None:
-    key = request.headers.get("idempotency-key")
-    if key is not None and (not 0 < len(key) <= 255 or not key.isprintable()):
-        raise InvalidRequest("Idempotency-Key must be 1 to 255 printable characters", param="Idempotency-Key")
-    return key
 
 
 # Out ----------------------------------------------------------------------------------------------------
@@ -148,11 +87,6 @@ class Debit:
     description: str | None
     metadata: Mapping[str, Any]
 
-    @property
-    def fingerprint(self) -> bytes:
-        facts = [self.account.id, self.microcredits, self.description, sorted(self.metadata.items())]
-        return sha256(encode(facts)).digest()
-
     def made(self, entry: Entry) -> bool:
         """Is this the entry it leads to?"""
         mine = (self.account.id, -self.microcredits, self.description, encode(dict(self.metadata)))
@@ -165,15 +99,10 @@ async def deduct(services: Services, request: Request, debit: Debit) -> tuple[En
     Raises InsufficientCredits, LimitExceeded, IdempotencyMismatch, StoreUnavailable.
     """
     require_live(request.principal)
-    key = _key(request)
-    if key is None:
+    name = await services.ledger.idempotency.claim()
+    if name is None:
         return await _deduct(services, request, debit, f"api_{uuid7().hex}", keyed=False)
-    tenant = _digest(debit.account.organization_id, request.route, key)
-    async with services.replays.alone(tenant, debit.fingerprint):
-        hold_id = f"api_{_digest(tenant, debit.account.id)}"
-        done = await _deduct(services, request, debit, hold_id, keyed=True)
-        services.replays.done(tenant, debit.fingerprint)
-        return done
+    return await _deduct(services, request, debit, f"api_{name}", keyed=True)
 
 
 async def _deduct(
@@ -183,7 +112,8 @@ async def _deduct(
     try:
         held = await _take(services, request, debit, intent)
     except (InsufficientCredits, LimitExceeded, Conflict):
-        earlier = await _earlier(services, debit, hold_id) if keyed else None
+        organization_id = debit.account.organization_id
+        earlier = await services.ledger.transactions.by_hold(organization_id, hold_id) if keyed else None
         if earlier is None:
             raise
         return _replayed(debit, earlier), True
@@ -282,23 +212,3 @@ def _replayed(debit: Debit, entry: Entry) -> Entry:
     if not debit.made(entry):
         raise mismatch()
     return entry
-
-
-async def _earlier(services: Services, debit: Debit, hold_id: str) -> Entry | None:
-    """The entry this key led to before, among the account's debits of the last day."""
-    wanted = TransactionFilter(
-        organization_id=debit.account.organization_id,
-        account_id=debit.account.id,
-        type="debit",
-        start_us=services.clock.now_us() - KEPT_US,
-    )
-    for offset in range(0, _LOOK_BACK, _PAGE):
-        page = await services.ledger.transactions.list(wanted, limit=_PAGE, offset=offset)
-        found = next((item.entry for item in page.items if item.entry.hold_id == hold_id), None)
-        if found is not None or not page.has_more:
-            return found
-    return None
-
-
-def _digest(*parts: str) -> str:
-    return sha256("\0".join(parts).encode()).hexdigest()[:32]

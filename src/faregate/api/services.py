@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from faregate.api.replays import Replays
+from faregate.api.once import Once
 from faregate.core.call import Hold, Principal, Snapshot
 from faregate.ledger.queries import Ledger
 from faregate.owner import Owner
@@ -68,4 +68,4 @@ class Services:
     """More of what admission needs (a writable journal, ...): each raises StoreUnavailable when it is down."""
     has_own_prices: Callable[[str], bool] = lambda _: False
     """Whether an organization overrides prices: the others share one rendered catalogue."""
-    replays: Replays = field(default_factory=Replays)
+    once: Once = field(default_factory=Once)

@@ -79,8 +79,7 @@ async def create(services: Services, request: Request) -> Reply:
     account = await account_of(services, request.principal, organization_id, body)
     if body.type == "credit":
         deposit = Deposit(account=account, microcredits=amount, description=body.description, metadata=body.metadata)
-        entry, replayed = await add(services, request, deposit)
-        return replayable(replayed, transaction=entry_json(entry))
+        return ok(transaction=entry_json(await add(services, request, deposit)))
     debit = Debit(
         account=account,
         microcredits=amount,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from faregate.core.call import Committed, Limit, Record, Snapshot
 from faregate.core.ids import new_id
@@ -14,7 +14,6 @@ from faregate.ledger import tables
 from faregate.ledger.database import Database
 from faregate.ledger.grants import Grant
 from faregate.ledger.posting import Entry, Line, Posting, Wallet, read_wallets
-from faregate.ledger.transactions import read_entry
 from faregate.ledger.windows import Key, read_windows
 
 
@@ -41,12 +40,12 @@ class SqlBook:
         wallet, snapshot = await self._database.read(_read, account_id, keys)
         due = wallet.grants_until_us is not None and wallet.grants_until_us <= now_us
         if due or (gate and not wallet.gated):
-            return await self._database.write(_refresh, account_id, keys, gate=gate, now_us=now_us)
+            return await self._database.upkeep(_refresh, account_id, keys, gate=gate, now_us=now_us)
         return snapshot
 
     async def apply_due_grants(self, account_id: str) -> Snapshot:
         """Book what grants have started or ended by now, each as an entry of its own at its moment."""
-        return await self._database.write(_refresh, account_id, [], gate=False, now_us=self._database.now_us())
+        return await self._database.upkeep(_refresh, account_id, [], gate=False, now_us=self._database.now_us())
 
     async def add_credits(
         self,
@@ -63,25 +62,6 @@ class SqlBook:
         line = _credit_line(description, payment_method, expires_us, metadata)
         now_us = self._database.now_us()
         return await self._database.write(_add, account_id, microcredits, line, expires_us, priority, now_us)
-
-    async def add_credits_once(
-        self,
-        account_id: str,
-        microcredits: int,
-        *,
-        once: str,
-        description: str | None = None,
-        payment_method: str | None = None,
-        expires_us: int | None = None,
-        metadata: Mapping[str, object] | None = None,
-    ) -> tuple[Entry, Snapshot, bool]:
-        """As `add_credits`, under a name that can be used once. False: its entry was there, whatever it says.
-
-        Raises BookRefused when another account's entry took the name at the same moment: then it is there.
-        """
-        line = _credit_line(description, payment_method, expires_us, metadata, once)
-        now_us = self._database.now_us()
-        return await self._database.write(_add_once, account_id, microcredits, line, once, expires_us, now_us)
 
     async def schedule_grant(
         self,
@@ -110,7 +90,6 @@ def _credit_line(
     payment_method: str | None,
     expires_us: int | None,
     metadata: Mapping[str, object] | None,
-    once: str | None = None,
 ) -> Line:
     return Line(
         reason="credit" if expires_us is None else "grant",
@@ -118,7 +97,6 @@ def _credit_line(
         description=description,
         payment_method=payment_method,
         metadata=metadata,
-        hold_id=once,
     )
 
 
@@ -174,22 +152,6 @@ def _add(
         purse.start(grant, entry.id, debt)
     posting.flush()
     return entry, wallet.snapshot()
-
-
-def _add_once(
-    conn: Connection,
-    account_id: str,
-    microcredits: int,
-    line: Line,
-    once: str,
-    expires_us: int | None,
-    now_us: int,
-) -> tuple[Entry, Snapshot, bool]:
-    _, wallet = _posting(conn, account_id, now_us)  # Locks the account: who comes second sees the first's entry.
-    row = conn.execute(select(tables.entries).where(tables.entries.c.hold_id == once)).mappings().first()
-    if row is not None:
-        return read_entry(row), wallet.snapshot(), False
-    return *_add(conn, account_id, microcredits, line, expires_us, 0, now_us), True
 
 
 def _schedule(conn: Connection, grant: Grant, now_us: int) -> tuple[str, Snapshot]:

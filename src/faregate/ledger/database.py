@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from faregate.core.call import Committed, Record
 from faregate.errors import InvalidRequest
 from faregate.ledger.batcher import MAX_BATCH, MAX_QUEUED, Writer
+from faregate.ledger.claims import do_once, next_step
 from faregate.ledger.engine import reader_engine, wall_us, writer_engine
 from faregate.ledger.faults import is_refusal, unavailable
 from faregate.ledger.postgres import on_loop
@@ -57,7 +58,16 @@ class Database:
         """Run `work(conn, ...)` in a transaction of its own. Raises BookUnavailable, and what `work` raises.
 
         On PostgreSQL it is run again when another process was in the way, so it moves nothing but the database.
+        Within a request that has an Idempotency-Key it is a step: done once, its result kept (claims.py).
         """
+        step = next_step(work)
+        if step is None:
+            return await self.writer.run(lambda conn: work(conn, *args, **kwargs))
+        now_us = self.now_us()
+        return await self.writer.run(lambda conn: do_once(conn, step, lambda: work(conn, *args, **kwargs), now_us))
+
+    async def upkeep(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`write` for work that is no request's effect: it is done every time it is called."""
         return await self.writer.run(lambda conn: work(conn, *args, **kwargs))
 
     async def read(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -110,7 +110,7 @@ class ApiKeys:
     async def touch(self, last_used_us: Mapping[str, int]) -> None:
         """Note when keys were last used; one write for many."""
         if last_used_us:
-            await self._database.write(_touch, [(key, used) for key, used in sorted(last_used_us.items())])
+            await self._database.upkeep(_touch, [(key, used) for key, used in sorted(last_used_us.items())])
 
     async def _change(self, key_id: str, values: Mapping[str, object], organization_id: str | None) -> KeyInfo:
         return await self._database.write(_update, key_id, values, organization_id, self._database.now_us())

@@ -12,6 +12,7 @@ from faregate.ledger.audit import Finding, audit
 from faregate.ledger.book import SqlBook
 from faregate.ledger.database import Database
 from faregate.ledger.engine import wall_us
+from faregate.ledger.idempotency import Idempotency
 from faregate.ledger.keys import ApiKeys
 from faregate.ledger.organizations import Bootstrap, Organizations
 from faregate.ledger.summary import Summaries
@@ -27,6 +28,7 @@ class Ledger:
         self.book = SqlBook(self.database)
         self.accounts = Accounts(self.database)
         self.organizations = Organizations(self.database)
+        self.idempotency = Idempotency(self.database)
         self.keys = ApiKeys(self.database)
         self.transactions = Transactions(self.database)
         self.usage = UsageRecords(self.database)

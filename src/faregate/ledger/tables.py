@@ -16,7 +16,6 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
-    LargeBinary,
     MetaData,
     Table,
     UniqueConstraint,
@@ -276,13 +275,15 @@ idempotency = Table(
     metadata,
     Column("tenant", TEXT, primary_key=True),
     Column("key", TEXT, primary_key=True),
-    Column("route", TEXT, primary_key=True),
-    Column("fingerprint", LargeBinary, nullable=False),
-    _text("state"),
+    _text("route"),
+    _text("fingerprint"),  # hex digest of the request
+    _text("state"),  # running | done
+    _text("results"),  # JSON of what its transactions returned, while it runs
     Column("status", Integer),
-    _text("body", null=True),
+    _text("body", null=True),  # the answer without secrets
     _big("created_us"),
     _big("expires_us"),
+    CheckConstraint("state IN ('running', 'done')", name="state"),
     Index("ix_idempotency_expires_us", "expires_us"),
 )
 

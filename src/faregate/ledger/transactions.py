@@ -72,6 +72,10 @@ class Transactions:
         """One entry. Raises NotFound."""
         return await self._database.read(_get, organization_id, transaction_id)
 
+    async def by_hold(self, organization_id: str, hold_id: str) -> Entry | None:
+        """The entry of a debit without a usage record, by its hold's id."""
+        return await self._database.read(_by_hold, organization_id, hold_id)
+
 
 def _list(
     conn: Connection,
@@ -110,6 +114,12 @@ def _get(conn: Connection, organization_id: str, transaction_id: str) -> Entry:
     if row is None:
         raise NotFound("no such transaction", param="transactionId")
     return read_entry(row)
+
+
+def _by_hold(conn: Connection, organization_id: str, hold_id: str) -> Entry | None:
+    query = select(tables.entries).where(_t.hold_id == hold_id, _t.organization_id == organization_id)
+    row = conn.execute(query).mappings().first()
+    return None if row is None else read_entry(row)
 
 
 def read_entry(row: RowMapping) -> Entry:

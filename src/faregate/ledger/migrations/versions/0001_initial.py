@@ -73,13 +73,15 @@ def _create_tables() -> None:
         sa.Column("tenant", TEXT, nullable=False),
         sa.Column("key", TEXT, nullable=False),
         sa.Column("route", TEXT, nullable=False),
-        sa.Column("fingerprint", sa.LargeBinary(), nullable=False),
+        sa.Column("fingerprint", TEXT, nullable=False),
         sa.Column("state", TEXT, nullable=False),
+        sa.Column("results", TEXT, nullable=False),
         sa.Column("status", sa.Integer(), nullable=True),
         sa.Column("body", TEXT, nullable=True),
         sa.Column("created_us", sa.BigInteger(), nullable=False),
         sa.Column("expires_us", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("tenant", "key", "route", name=op.f("pk_idempotency")),
+        sa.CheckConstraint("state IN ('running', 'done')", name=op.f("ck_idempotency_state")),
+        sa.PrimaryKeyConstraint("tenant", "key", name=op.f("pk_idempotency")),
     )
     op.create_index("ix_idempotency_expires_us", "idempotency", ["expires_us"], unique=False)
     op.create_table(
