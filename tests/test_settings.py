@@ -9,9 +9,11 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+from pydantic import SecretStr
 
 from faregate.errors import ConfigError
 from faregate.settings import (
+    IMPLEMENTED_KINDS,
     PROVIDERS,
     AzureProvider,
     Settings,
@@ -323,7 +325,14 @@ def test_openai_is_found_from_its_usual_variables() -> None:
 def test_only_implemented_kinds_are_found() -> None:
     names = ("ANTHROPIC_API_KEY", "GEMINI_API_KEY", "DEEPSEEK_API_KEY", "XAI_API_KEY", "AZURE_OPENAI_API_KEY")
     environ = dict.fromkeys((*names, "OPENAI_API_KEY"), "k") | {"AZURE_OPENAI_ENDPOINT": "https://h"}
-    assert set(load(None, environ).providers) == {"openai"}
+    kinds = {"openai", "anthropic", "gemini", "deepseek", "xai", "azure"}
+    assert set(load(None, environ).providers) == kinds & IMPLEMENTED_KINDS
+
+
+@pytest.mark.parametrize(("kind", "variable"), [("deepseek", "DEEPSEEK_API_KEY"), ("xai", "XAI_API_KEY")])
+def test_a_key_alone_configures_a_provider(kind: str, variable: str) -> None:
+    (provider,) = load(None, {variable: " k \n"}).providers.values()
+    assert (provider.kind, provider.api_key) == (kind, SecretStr("k"))
 
 
 def test_nothing_is_found_when_there_is_a_file(load_text: Load) -> None:

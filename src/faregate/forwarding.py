@@ -23,6 +23,8 @@ from faregate.ports import Answer, Clock, Estimator, Meter, Provider, Reply
 _RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 _ELSEWHERE = frozenset({401, 402, 403, 404})
 """Refusals that are about this provider, not about the call: the next candidate may serve it."""
+_MOST_WAITING = 64 * 1024
+"""Bytes of comments that wait for the first event: until it is there, another provider may give the answer."""
 _BACKOFF_S = 0.25
 _BACKOFF_MOST_S = 4.0
 
@@ -136,18 +138,18 @@ class Forwarder:
 
     async def _relay(self, inside: Admission, attempt: Attempt, reply: Reply) -> None:
         """Bytes pass through as they come; the meter reads along and keeps the last ones back."""
-        meter, answer, seen = attempt.meter, attempt.answer, 0
+        meter, answer, seen, waiting = attempt.meter, attempt.answer, 0, b""
         self._watch(inside, attempt, reply)
         try:
             async for chunk in answer.chunks():
-                out = meter.feed(chunk)
+                waiting += meter.feed(chunk)
                 if meter.events != seen:
                     seen = meter.events
                     answer.touch()
-                if out and not attempt.client_gone:
-                    if not reply.started:
-                        await reply.start(answer.status, self.headers(inside, attempt))
-                    await reply.send(out)
+                if seen or len(waiting) > _MOST_WAITING:
+                    await self._pass_on(inside, attempt, reply, waiting)
+                    waiting = b""
+            await self._pass_on(inside, attempt, reply, waiting)
         except UpstreamError as error:
             if not attempt.cut:
                 attempt.broke = error
@@ -156,6 +158,12 @@ class Forwarder:
             inside.held.progress = inside.held.on_cut = None
             await answer.close()
             attempt.ended = attempt.reading()
+
+    async def _pass_on(self, inside: Admission, attempt: Attempt, reply: Reply, out: bytes) -> None:
+        if out and not attempt.client_gone:
+            if not reply.started:
+                await reply.start(attempt.answer.status, self.headers(inside, attempt))
+            await reply.send(out)
 
     def _watch(self, inside: Admission, attempt: Attempt, reply: Reply) -> None:
         """While the answer comes: the heartbeat asks for its worth, and it may have to be stopped."""

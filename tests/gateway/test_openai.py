@@ -250,3 +250,32 @@ def test_a_defect_tells_a_stream_nothing_of_itself() -> None:
     event = OpenAIDialect().error_event(RuntimeError("sk-secret"))
     assert b"sk-secret" not in event
     assert orjson.loads(event[6:])["error"]["code"] == "internal_error"
+
+
+# A provider's refusal -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "message", "code"),
+    [
+        ({"code": "Invalid argument", "error": "no such field"}, "no such field", "Invalid argument"),
+        ([{"error": {"code": 404, "message": "no", "status": "NOT_FOUND"}}], "no", "NOT_FOUND"),
+        ({"error": {"code": 429, "message": "slow", "status": "RESOURCE_EXHAUSTED"}}, "slow", "RESOURCE_EXHAUSTED"),
+        ({"type": "error", "error": {"type": "not_found_error", "message": "no"}}, "no", "not_found_error"),
+        ({"message": "denied"}, "denied", None),
+    ],
+)
+def test_refusals_of_other_wires_come_in_openais_shape(said: object, message: str, code: str | None) -> None:
+    inner = orjson.loads(OpenAIDialect().refusal(404, orjson.dumps(said)))["error"]
+    assert inner == {"message": message, "type": "invalid_request_error", "param": None, "code": code}
+
+
+@pytest.mark.parametrize("error", [{"message": "m"}, {"message": "m", "type": "t", "param": None, "code": 400}])
+def test_openais_own_refusals_pass_as_they_came(error: object) -> None:
+    body = orjson.dumps({"error": error}, option=orjson.OPT_INDENT_2)
+    assert OpenAIDialect().refusal(400, body) == body
+
+
+@pytest.mark.parametrize(("body", "said"), [(b"", "the provider answered 418"), (b"<p>no</p>", "<p>no</p>")])
+def test_a_refusal_that_is_no_json_is_quoted(body: bytes, said: str) -> None:
+    assert orjson.loads(OpenAIDialect().refusal(418, body))["error"]["message"] == said

@@ -12,10 +12,16 @@ class RawUpstream:
     """`url` is a base_url; the body is `pieces`, one chunk and one write each."""
 
     def __init__(
-        self, pieces: Sequence[bytes], *, status: str = "200 OK", content_type: str = "text/event-stream"
+        self,
+        pieces: Sequence[bytes],
+        *,
+        status: str = "200 OK",
+        content_type: str = "text/event-stream",
+        pause_s: float = 0.0,
     ) -> None:
         self.pieces = list(pieces)
         self.requests: list[bytes] = []
+        self._pause_s = pause_s
         self._head = f"HTTP/1.1 {status}\r\ncontent-type: {content_type}\r\ntransfer-encoding: chunked\r\n\r\n".encode()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -51,5 +57,5 @@ class RawUpstream:
         for piece in self.pieces:
             writer.write(b"%x\r\n%s\r\n" % (len(piece), piece))
             await writer.drain()
-            await asyncio.sleep(0)
+            await asyncio.sleep(self._pause_s)
         writer.write(b"0\r\n\r\n")

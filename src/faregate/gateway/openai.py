@@ -21,6 +21,7 @@ from faregate.gateway.common import (
     refuse_encoding,
     wants_cost,
 )
+from faregate.meter.problems import read_error
 from faregate.ports import Inbound
 
 _TYPES = {
@@ -69,15 +70,23 @@ class OpenAIDialect:
             said = orjson.loads(body)
         except orjson.JSONDecodeError:
             said = None
-        if isinstance(said, dict) and "error" in said:
+        if _is_openais(said):
             return body
+        known = read_error(said, status)
         text = body[:MOST_VALUE].decode("utf-8", "replace").strip() or f"the provider answered {status}"
+        message, code = (known.message, known.code) if known else (None, None)
         kind = _TYPES.get(status, "invalid_request_error")
-        return orjson.dumps({"error": {"message": text, "type": kind, "param": None, "code": None}})
+        return orjson.dumps({"error": {"message": message or text, "type": kind, "param": None, "code": code}})
 
     def error_event(self, error: Exception) -> bytes:
         known = error if isinstance(error, FaregateError) else FaregateError("the gateway failed")
         return b"data: " + error_body(known) + b"\n\n"
+
+
+def _is_openais(said: object) -> bool:
+    """`error` is an object without what Google (a status word) and Anthropic (a type around it) put there."""
+    error = said.get("error") if isinstance(said, dict) else None
+    return isinstance(said, dict) and isinstance(error, dict) and "status" not in error and said.get("type") != "error"
 
 
 def _wants_usage(body: Mapping[str, object]) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 from urllib.parse import urlsplit
 
 import orjson
@@ -30,8 +30,8 @@ PATHS: Mapping[str, str] = {
 REQUEST_HEADERS = frozenset({"content-type", "accept", "openai-beta", "idempotency-key"})
 """What of the client's headers goes upstream: not organization and project, which belong to the operator's key."""
 
-_SECRETS = re.compile(rb"\b(?:sk-|org-|proj_)[A-Za-z0-9_*-]{4,}")
-"""OpenAI's 401 quotes the ends of a key, its 429 names the organization."""
+_SECRETS = re.compile(rb"\b(?:sk-|org-|proj_|xai-|AIza)[A-Za-z0-9_*-]{4,}")
+"""OpenAI's 401 quotes the ends of a key, its 429 names the organization; xAI's and Google's keys begin otherwise."""
 _REDACTED = b"[redacted]"
 
 _KEPT = frozenset({"content-type", "retry-after", "retry-after-ms", "x-should-retry"})
@@ -71,7 +71,12 @@ class ProviderOptions:
 
 
 class OpenAIProvider:
-    """ports.Provider for one OpenAI-compatible base_url."""
+    """ports.Provider for one OpenAI-compatible base_url. Kinds that speak the same wire say what is theirs."""
+
+    URL: ClassVar[str] = OPENAI_URL
+    """Where the API begins unless the configuration says otherwise."""
+    PATHS: ClassVar[Mapping[str, str]] = PATHS
+    """What is served, and where beneath the base_url."""
 
     def __init__(self, options: ProviderOptions, upstream: Upstream, meter_for: MeterFactory) -> None:
         self.name = options.name
@@ -82,13 +87,13 @@ class OpenAIProvider:
         self._upstream = upstream
         self._meter_for = meter_for
         self._secret = (options.api_key or "").encode()
-        base_url = (options.base_url or OPENAI_URL).rstrip("/")
+        base_url = (options.base_url or self.URL).rstrip("/")
         self._cap_field = _cap_field(options.name, base_url)
-        self._targets = {path: prepare(base_url + path, _headers(options)) for path in PATHS.values()}
+        self._targets = {path: prepare(base_url + path, _headers(options)) for path in self.PATHS.values()}
 
     def serves(self, endpoint: str, model: str) -> bool:
         """Whatever it is asked for, as far as there is a path for it."""
-        return endpoint in PATHS
+        return endpoint in self.PATHS
 
     async def send(self, call: Call, candidate: Candidate, output_cap: int | None) -> Answer:
         """Send the call. Raises UpstreamError or UpstreamTimeout when no response began."""
@@ -110,7 +115,7 @@ class OpenAIProvider:
         return _SECRETS.sub(_REDACTED, body)
 
     def _target(self, endpoint: str) -> Target:
-        path = PATHS.get(endpoint)
+        path = self.PATHS.get(endpoint)
         if path is None:
             raise UpstreamError(f"the provider {self.name!r} does not serve {endpoint}")
         return self._targets[path]

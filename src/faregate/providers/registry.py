@@ -49,8 +49,10 @@ class Build(Protocol):
 
 
 KINDS: Mapping[str, str] = {
+    "deepseek": "deepseek:DeepSeekProvider",
     "openai": "openai:OpenAIProvider",
     "sandbox": "sandbox:SandboxProvider",
+    "xai": "xai:XAIProvider",
 }
 """Module and class by kind. A module is loaded when a configured provider needs it: some bring heavy libraries."""
 
