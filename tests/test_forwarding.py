@@ -306,6 +306,6 @@ async def test_the_heartbeat_learns_what_was_delivered(house: House) -> None:
 async def test_comments_before_an_answer_bind_nobody_to_it(house: House) -> None:
     house.up.answers = [stream(b": wait\n\n", UpstreamError("the provider stopped"))]
     house.down.answers = [stream(b": wait\n\n", event("a"), USAGE, DONE)]
-    client = await house.call(**STREAMED)
+    client = await house.call(STREAMED)
     assert client.headers["x-faregate-provider"] == "down"
     assert client.body.startswith(b": wait\n\ndata: ")
