@@ -201,6 +201,20 @@ class Owner:
         end = self._own(self._release(held))
         await asyncio.wait({end}, timeout=self._settle_wait_s)
 
+    async def unguard(self, held: Held, snapshot: Snapshot | None) -> None:
+        """End a guard: with what the book says of the account now, or (None) when it is not known what it says."""
+        if snapshot is None:
+            await self.settle(held, zero_record(held.intent))
+            return
+        held.state = "ending"
+        end = self._own(self._settle_known(held, snapshot))
+        await asyncio.wait({end}, timeout=self._settle_wait_s)
+
+    async def _settle_known(self, held: Held, snapshot: Snapshot) -> None:
+        await self._persist(lambda: self._settle(held, snapshot))
+        self._recent.append(_Closed(self._clock.monotonic(), held.hold, snapshot))
+        self.forget(held)
+
     def forget(self, held: Held) -> None:
         """It is over for this process: ended, never there, or another owner's (whose to end it then is)."""
         self._live.pop(held.hold.id, None)
@@ -224,10 +238,7 @@ class Owner:
             self._events.trouble("parked", f"{record.hold_id}: {error.message}")
             return None
         held.state = "ending"
-        snapshot = committed.snapshot
-        await self._persist(lambda: self._settle(held, snapshot))
-        self._recent.append(_Closed(self._clock.monotonic(), held.hold, snapshot))
-        self.forget(held)
+        await self._settle_known(held, committed.snapshot)
         return committed
 
     async def _settle(self, held: Held, snapshot: Snapshot) -> None:

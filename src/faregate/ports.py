@@ -107,7 +107,7 @@ class Ask:
     """What `reserve` is asked for. `forced` takes `want` without a balance check (adjustments, ingested truths)."""
 
     hold_id: str
-    kind: Literal["call", "api"]
+    kind: Literal["call", "api", "guard"]
     principal: Principal
     account_id: str
     want_microcredits: int

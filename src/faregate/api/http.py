@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote_plus
 
 import orjson
@@ -138,8 +138,9 @@ def _integer(text: str) -> int:
     return int(text)
 
 
-def _constant(text: str) -> NoReturn:
-    raise InvalidRequest(f"{text} is not a JSON number")
+def _constant(text: str) -> Decimal:
+    """Read for now, and refused when the field it stands in is known."""
+    return Decimal(text)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -154,12 +155,16 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def _check_texts(value: object, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise InvalidRequest("the body is nested too deeply")
+    if isinstance(value, Decimal) and not value.is_finite():
+        raise InvalidRequest(f"{value} is not a JSON number")
     if isinstance(value, str):
         if _UNSTORABLE.search(value):
             raise InvalidRequest("a string holds a NUL or half a surrogate pair")
     elif isinstance(value, dict):
         for name, item in value.items():
             _check_texts(name, depth)
+            if isinstance(item, Decimal) and not item.is_finite():
+                raise InvalidRequest(f"{name[:64]}: {item} is not a JSON number", param=name[:64])
             _check_texts(item, depth + 1)
     elif isinstance(value, list):
         for item in value:

@@ -7,7 +7,7 @@ own entry: it answers with that entry and charges nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -110,7 +110,7 @@ async def _deduct(
 ) -> tuple[Entry, bool]:
     intent = _intent(services, request, debit, hold_id)
     try:
-        held = await _take(services, request, debit, intent)
+        held = await take_exactly(services, request, intent, SCOPES)
     except (InsufficientCredits, LimitExceeded, Conflict):
         organization_id = debit.account.organization_id
         earlier = await services.ledger.transactions.by_hold(organization_id, hold_id) if keyed else None
@@ -124,25 +124,25 @@ async def _deduct(
             await services.owner.release(held)
         raise mismatch()
     await services.owner.forward(held)
-    committed = await _settle(services, held)
+    committed = await settle_exactly(services, held)
     entry = await services.ledger.transactions.get(debit.account.organization_id, committed.usage_id)
     if committed.new or not keyed:
         return entry, False
     return _replayed(debit, entry), True
 
 
-async def _take(services: Services, request: Request, debit: Debit, intent: Record) -> Held:
-    """A hold of exactly the amount: all or nothing."""
+async def take_exactly(services: Services, request: Request, intent: Record, scopes: Sequence[Scope]) -> Held:
+    """A hold of exactly what is to be charged: all or nothing. Raises what the gate raises, and InvalidApiKey."""
     principal = request.principal
-    elsewhere = principal.organization_id != debit.account.organization_id
+    elsewhere = principal.organization_id != intent.organization_id
     if elsewhere:
-        principal = _acting_for(await services.keys.refresh(principal), debit.account.organization_id)
+        principal = _acting_for(await services.keys.refresh(principal), intent.organization_id)
     for _ in range(3):
         try:
             return await services.owner.take(_ask(principal, intent), intent)
         except KeyChanged:
             principal = await services.keys.refresh(request.principal)
-            require_any(principal, SCOPES)
+            require_any(principal, scopes)
     raise InvalidApiKey("this API key is being changed, try again")
 
 
@@ -151,8 +151,8 @@ def _acting_for(principal: Principal, organization_id: str) -> Principal:
     return replace(principal, organization_id=organization_id, key_id="", limits=())
 
 
-async def _settle(services: Services, held: Held) -> Committed:
-    """Book it. When SQL is slow the journal vouches for it, and we wait some more for the entry's id."""
+async def settle_exactly(services: Services, held: Held) -> Committed:
+    """Book what was held for. When SQL is slow the journal vouches for it, and we wait some more for the entry's id."""
     record = held.intent
     committed = await services.owner.settle(held, record)
     if committed is not None:
@@ -196,8 +196,8 @@ def _ask(principal: Principal, intent: Record) -> Ask:
         account_id=intent.account_id,
         want_microcredits=intent.charge_microcredits,
         floor_microcredits=intent.charge_microcredits,
-        want_tokens=0,
-        floor_tokens=0,
+        want_tokens=intent.tokens,
+        floor_tokens=intent.tokens,
         progress_microcredits=intent.charge_microcredits,
         meta=encode_record(intent),
     )

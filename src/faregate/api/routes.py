@@ -6,7 +6,17 @@ from typing import Any
 
 from starlette.routing import BaseRoute, Route
 
-from faregate.api import accounts, admin_keys, admin_organizations, admin_reads, health, models, transactions, usage
+from faregate.api import (
+    accounts,
+    admin_keys,
+    admin_organizations,
+    admin_reads,
+    health,
+    models,
+    transactions,
+    usage,
+    usage_record,
+)
 from faregate.api.endpoint import Endpoint, Rule, not_found
 from faregate.api.services import Services
 from faregate.auth.scopes import Scope
@@ -15,6 +25,7 @@ Scopes = tuple[Scope, ...]
 _READ: Scopes = ("usage:read",)
 _MONEY: Scopes = ("credits:write",)
 _EITHER: Scopes = ("usage:read", "credits:write")
+_RECORD: Scopes = ("usage:write",)
 _MODELS: Scopes = ("proxy", "usage:read")
 _ADMIN: Scopes = ("admin",)
 
@@ -37,6 +48,7 @@ def table() -> tuple[Rule, ...]:
         Rule("GET", "/v1/transactions", _EITHER, transactions.list_all),
         Rule("POST", "/v1/transactions/create", _MONEY, transactions.create),
         # Usage and models
+        Rule("POST", "/v1/usage/record", _RECORD, usage_record.record),
         Rule("GET", "/v1/usage", _READ, usage.list_all),
         Rule("GET", "/v1/usage/{id}", _READ, usage.get),
         Rule("GET", "/v1/models", _MODELS, catalogue.list_all),

@@ -140,7 +140,7 @@ def record_json(record: UsageRecord) -> dict[str, object]:
         "cacheWriteTokens": usage.get("cache_write_tokens"),
         "outputTokens": usage.get("output_tokens"),
         "reasoningTokens": usage.get("reasoning_tokens"),
-        "audioDurationSeconds": usage.get("audio_seconds"),
+        "audioDurationSeconds": _seconds(usage.get("audio_seconds")),
         "estimatedCostUsd": plain(record.cost_usd),
         "creditsCharged": credits(record.charge_microcredits),
         "transactionId": record.entry_id,
@@ -157,6 +157,10 @@ def record_json(record: UsageRecord) -> dict[str, object]:
         "occurredAt": iso(record.occurred_us),
         "createdAt": iso(record.created_us),
     }
+
+
+def _seconds(told: object) -> Decimal | None:
+    return plain(Decimal(told)) if isinstance(told, str | int) else None
 
 
 def _detail_json(detail: UsageDetail) -> dict[str, object]:

@@ -12,7 +12,8 @@ from faregate.core.price import PriceCard
 
 LimitKind = Literal["credits", "requests", "tokens", "concurrency"]
 Window = Literal["minute", "hour", "day", "week", "month", "total"]
-HoldKind = Literal["call", "api", "arrears"]
+HoldKind = Literal["call", "api", "arrears", "guard"]
+"""`guard`: stands before records that are booked apart from it, and owes nothing itself."""
 RecordKind = Literal["actual", "unconfirmed", "adjustment", "ingested"]
 
 
@@ -201,6 +202,8 @@ class Record:
     description: str | None = None
     raw_usage: str | None = None
     limit_keys: tuple[str, ...] = ()
+    paid_by: str | None = None
+    """An earlier entry that has paid for it: shown with it, nothing is charged."""
 
     @property
     def tokens(self) -> int:

@@ -214,6 +214,8 @@ def unconfirmed_record(
     intent: Record, progress_microcredits: int, hold_microcredits: int, policy: UnconfirmedPolicy
 ) -> Record:
     """What is booked for a call whose owner died before it knew: by policy, until a truth comes later."""
+    if intent.hold_kind == "guard":
+        policy = "release"
     charge = {"progress": progress_microcredits, "estimate": hold_microcredits, "release": 0}[policy]
     cost = intent.cost_usd * charge / intent.charge_microcredits if intent.charge_microcredits else Decimal(0)
     return replace(

@@ -22,7 +22,7 @@ _REREAD_ACCOUNTS = 10_000
 _ROUNDS = 12
 """How often one reserve may be sent on (cold, refresh, window, grace) before the store counts as unavailable."""
 
-_KINDS: Mapping[bytes, HoldKind] = {b"call": "call", b"api": "api", b"arrears": "arrears"}
+_KINDS: Mapping[bytes, HoldKind] = {b"call": "call", b"api": "api", b"arrears": "arrears", b"guard": "guard"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

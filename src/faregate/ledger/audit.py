@@ -79,11 +79,15 @@ def _check_account(account: str, posted: int, last: int, rows: Iterator[Row]) ->
 
 
 def check_usage(conn: Connection) -> Iterator[Finding]:
-    """Every usage record that charged has its entry, of the same amount and account, and the other way round."""
+    """Every usage record that charged has its entry, of the same amount and account, and the other way round.
+
+    One that was paid for before it was told of (`paid_by`) names an entry of its account, and charges nothing.
+    """
     sql = (
         "SELECT u.id, u.charge, e.id, e.amount FROM usage_records u LEFT JOIN entries e ON e.id = u.entry_id"
         " WHERE (u.charge <> 0 AND (e.id IS NULL OR e.amount <> -u.charge OR e.account_id <> u.account_id"
-        " OR e.usage_id IS NULL OR e.usage_id <> u.id)) OR (u.charge = 0 AND u.entry_id IS NOT NULL)"
+        " OR e.usage_id IS NULL OR e.usage_id <> u.id)) OR (u.charge = 0 AND u.entry_id IS NOT NULL"
+        " AND (u.kind <> 'ingested' OR e.id IS NULL OR e.account_id <> u.account_id))"
     )
     for usage, charge, entry, amount in _stream(conn, sql):
         yield Finding("usage", usage, f"charged {charge}, its entry {entry} says {amount}")

@@ -75,6 +75,8 @@ def _check(record: Record) -> None:
         raise BookRefused("adjustments are the book's own")
     if not 0 <= record.charge_microcredits <= MAX_MICROCREDITS:
         raise BookRefused("the charge is negative or too large")
+    if record.paid_by is not None and record.charge_microcredits:
+        raise BookRefused("what has been paid for is not charged")
     if not record.cost_usd.is_finite() or record.cost_usd < 0:
         raise BookRefused("the cost is negative or not a number")
     if any(isinstance(count, int) and count < 0 for count in record.usage.values()):
@@ -113,7 +115,7 @@ class _Batch:
         ids = {hold: (new_id("usage"), _entry_id(record)) for hold, record in records.items()}
         cards = {record.card.id: card_row(record.card) for record in records.values() if record.card}
         insert_many(self.conn, tables.cards, [cards[card] for card in sorted(cards)], "ON CONFLICT (id) DO NOTHING")
-        rows = [self._row(record, *ids[hold]) for hold, record in records.items()]
+        rows = [self._row(record, ids[hold][0], ids[hold][1] or record.paid_by) for hold, record in records.items()]
         new = insert_returning(self.conn, tables.usage_records, rows, _INSERT_NEW)
         return {firsts[hold]: ids[hold] for (hold,) in new}
 

@@ -13,6 +13,7 @@ from faregate.ledger.book import SqlBook
 from faregate.ledger.database import Database
 from faregate.ledger.engine import wall_us
 from faregate.ledger.idempotency import Idempotency
+from faregate.ledger.ingested import Ingested
 from faregate.ledger.keys import ApiKeys
 from faregate.ledger.organizations import Bootstrap, Organizations
 from faregate.ledger.summary import Summaries
@@ -32,6 +33,7 @@ class Ledger:
         self.keys = ApiKeys(self.database)
         self.transactions = Transactions(self.database)
         self.usage = UsageRecords(self.database)
+        self.ingested = Ingested(self.database)
         self.summaries = Summaries(self.database)
         self.admin_audit = AdminAudit(self.database)
 

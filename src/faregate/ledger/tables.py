@@ -177,6 +177,12 @@ usage_records = Table(
     Index("ix_usage_records_organization", "organization_id", "occurred_us", "id"),
     Index("ix_usage_records_account", "organization_id", "account_id", "occurred_us", "id"),
     Index("ix_usage_records_request_id", "request_id"),
+    Index(  # what a deduction has paid for
+        "ix_usage_records_paid_by",
+        "entry_id",
+        sqlite_where=text("kind = 'ingested'"),
+        postgresql_where=text("kind = 'ingested'"),
+    ),
 )
 
 limit_windows = Table(
@@ -319,10 +325,11 @@ prices = Table(
     _text("provider"),
     _text("model"),
     _text("tier"),
-    _big("effective_us"),
+    _big("effective_us"),  # 0: always was
     _text("body"),
     _big("created_us"),
-    Index("ix_prices_organization_id", "organization_id"),
+    _big("deleted_us", null=True),
+    Index("ix_prices_organization_id", "organization_id", "id"),
 )
 
 external_ids = Table(
@@ -331,7 +338,7 @@ external_ids = Table(
     Column("organization_id", TEXT, primary_key=True),
     Column("source", TEXT, primary_key=True),
     Column("external_id", TEXT, primary_key=True),
-    _text("record_id"),
+    _text("hold_id"),  # of the usage record it leads to
     _big("created_us"),
 )
 

@@ -13,7 +13,7 @@ from faregate.ledger import tables
 from faregate.ledger.accounts import Page
 from faregate.ledger.database import Database
 from faregate.ledger.posting import Entry, from_json
-from faregate.ledger.usage import UsageRecord, records_by_id
+from faregate.ledger.usage import UsageRecord, records_by_id, records_paid_by
 
 _t = tables.entries.c
 
@@ -98,7 +98,8 @@ def _list(
 
 def _with_usage(conn: Connection, items: list[Transaction]) -> list[Transaction]:
     found = records_by_id(conn, [item.entry.usage_id for item in items if item.entry.usage_id is not None])
-    return [replace(item, usage=found.get(item.entry.usage_id or "")) for item in items]
+    paid = records_paid_by(conn, [item.entry.id for item in items if item.entry.usage_id is None])
+    return [replace(item, usage=found.get(item.entry.usage_id or "") or paid.get(item.entry.id)) for item in items]
 
 
 def _with_reservations(conn: Connection, items: list[Transaction]) -> list[Transaction]:

@@ -174,6 +174,12 @@ def records_by_id(conn: Connection, ids: builtins.list[str]) -> dict[str, UsageR
     return {row["id"]: read_record(row) for row in conn.execute(query).mappings()}
 
 
+def records_paid_by(conn: Connection, entry_ids: builtins.list[str]) -> dict[str, UsageRecord]:
+    """By entry: the first record that was told of after that deduction had paid for it."""
+    query = select(tables.usage_records).where(_t.entry_id.in_(entry_ids), _t.kind == "ingested").order_by(_t.id.desc())
+    return {row["entry_id"]: read_record(row) for row in conn.execute(query).mappings()}
+
+
 _RENAMED = frozenset({"charge", "cost", "usage", "lines", "tags", "agent", "feature", "limit_keys", *COUNTS})
 
 

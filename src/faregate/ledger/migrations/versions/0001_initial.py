@@ -64,7 +64,7 @@ def _create_tables() -> None:
         sa.Column("organization_id", TEXT, nullable=False),
         sa.Column("source", TEXT, nullable=False),
         sa.Column("external_id", TEXT, nullable=False),
-        sa.Column("record_id", TEXT, nullable=False),
+        sa.Column("hold_id", TEXT, nullable=False),
         sa.Column("created_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("organization_id", "source", "external_id", name=op.f("pk_external_ids")),
     )
@@ -133,9 +133,10 @@ def _create_tables() -> None:
         sa.Column("effective_us", sa.BigInteger(), nullable=False),
         sa.Column("body", TEXT, nullable=False),
         sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.Column("deleted_us", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_prices")),
     )
-    op.create_index("ix_prices_organization_id", "prices", ["organization_id"], unique=False)
+    op.create_index("ix_prices_organization_id", "prices", ["organization_id", "id"], unique=False)
     op.create_table(
         "rollups",
         sa.Column("organization_id", TEXT, autoincrement=False, nullable=False),
@@ -227,6 +228,14 @@ def _create_tables() -> None:
         "ix_usage_records_organization", "usage_records", ["organization_id", "occurred_us", "id"], unique=False
     )
     op.create_index("ix_usage_records_request_id", "usage_records", ["request_id"], unique=False)
+    op.create_index(
+        "ix_usage_records_paid_by",
+        "usage_records",
+        ["entry_id"],
+        unique=False,
+        sqlite_where=sa.text("kind = 'ingested'"),
+        postgresql_where=sa.text("kind = 'ingested'"),
+    )
     op.create_table(
         "accounts",
         sa.Column("id", TEXT, nullable=False),
