@@ -188,6 +188,9 @@ def test_a_short_wait_a_provider_asks_for_is_kept(
     )
     assert all(least <= forwarding._backoff_s(attempt) <= most for _ in range(20))
     assert 0.25 <= forwarding._backoff_s(UpstreamError("x")) <= 0.5
+    if most == 2.25:
+        answer.headers = {"retry-after": asked, "retry-after-ms": "1200"}
+        assert 1.2 <= forwarding._backoff_s(attempt) <= 1.45
 
 
 # Low credit ---------------------------------------------------------------------------------------------

@@ -73,4 +73,11 @@ def test_credentials_of_aws_are_whole_and_of_one_kind(given: dict[str, str], sai
 
 def test_a_kinds_own_keys() -> None:
     config = Settings.model_validate({"providers": {"p": {"kind": "azure", "base_url": "http://127.0.0.1:9"}}})
-    assert config.providers["p"].own == {"api_version": "2024-10-21", "deployments": {}}
+    assert config.providers["p"].own == {
+        "api_version": "2024-10-21",
+        "deployments": {},
+        "deployment_type": "global",
+        "entra_token": None,
+        "entra": False,
+        "entra_scope": "https://cognitiveservices.azure.com/.default",
+    }

@@ -44,6 +44,7 @@ from faregate.meter import meter_for
 from faregate.owner import Owner
 from faregate.pricing import file as price_file
 from faregate.pricing.catalog import LayeredCatalog
+from faregate.pricing.zones import zoned_providers
 from faregate.providers.registry import build_providers, sandbox_name
 from faregate.providers.router import ModelRouter
 from faregate.providers.upstream import Upstream
@@ -133,7 +134,8 @@ class Runtime:
         providers = build_providers(settings.providers, self.upstream, meter_for)
         kinds = {name: providers[name].kind for name in settings.providers}
         entries = price_file.read(settings.prices) if settings.prices is not None else ()
-        self.catalog = LayeredCatalog(entries, kinds=kinds, unpriced=chosen.unpriced)
+        zoned = zoned_providers(settings.providers)
+        self.catalog = LayeredCatalog(entries, kinds=kinds, unpriced=chosen.unpriced, zoned=zoned)
         self.router = ModelRouter(
             providers=kinds,
             models=settings.models,

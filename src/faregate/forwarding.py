@@ -235,7 +235,10 @@ class Forwarder:
 
 def _backoff_s(failed: Attempt | UpstreamError) -> float:
     """Jittered; a provider that names a short wait gets it."""
-    asked = failed.answer.headers.get("retry-after", "") if isinstance(failed, Attempt) else ""
-    short = len(asked) <= 4 and asked.isdecimal() and int(asked) <= _BACKOFF_MOST_S
-    wait_s = float(asked) if short else _BACKOFF_S
+    headers = failed.answer.headers if isinstance(failed, Attempt) else {}
+    asked, exact = headers.get("retry-after", ""), headers.get("retry-after-ms", "")
+    wait_s = float(asked) if len(asked) <= 4 and asked.isdecimal() else _BACKOFF_S
+    if len(exact) <= 6 and exact.isdecimal():
+        wait_s = int(exact) / 1000
+    wait_s = wait_s if wait_s <= _BACKOFF_MOST_S else _BACKOFF_S
     return wait_s + random.uniform(0, _BACKOFF_S)  # noqa: S311  # jitter, not a secret

@@ -287,6 +287,7 @@ _PATTERNS: Final[Mapping[str, str]] = {
     r"^\S+$": "model names have no spaces and are not empty",
     r"^[a-z0-9][a-z0-9._-]*/\S+$": 'must be "provider/model"',
     r"^[a-z0-9-]+$": "must be lower-case letters, digits and '-'",
+    r"^(v1|[0-9]{4}-[0-9]{2}-[0-9]{2}(-[a-z0-9]+)?)$": "must be v1 or a date as in 2024-10-21 or 2025-03-01-preview",
 }
 
 

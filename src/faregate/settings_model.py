@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
-IMPLEMENTED_KINDS: Final = frozenset({"deepseek", "openai", "sandbox", "xai"})
+IMPLEMENTED_KINDS: Final = frozenset({"azure", "deepseek", "openai", "sandbox", "xai"})
 """What the provider registry of this release can build; the other kinds are known names, and parse."""
 
 REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
@@ -253,15 +253,30 @@ class OpenAIProvider(BaseProvider):
 
 
 class AzureProvider(BaseProvider):
-    """Azure OpenAI."""
+    """One Azure OpenAI resource; several are several providers (azure, azure-2)."""
 
     kind: Literal["azure"]
     base_url: HttpUrl
-    """https://<resource>.openai.azure.com"""
-    api_version: str = "2024-10-21"
-    """The `api-version` of every request."""
+    """https://<resource>.openai.azure.com; with /openai/v1 at its end, api_version is v1."""
+    api_version: str = Field(default="2024-10-21", pattern=r"^(v1|[0-9]{4}-[0-9]{2}-[0-9]{2}(-[a-z0-9]+)?)$")
+    """The `api-version` of every request; v1: the URLs that need none, with the deployment as the body's model."""
     deployments: Mapping[ModelName, Annotated[str, Field(min_length=1)]] = {}
     """Deployment by model; a model not listed is its own deployment's name."""
+    deployment_type: Literal["global", "datazone", "regional"] = "global"
+    """What the deployments were created as: the price depends on it, and no answer tells."""
+    entra_token: OptionalApiKey = None
+    """A Microsoft Entra token, sent as Bearer instead of the key; it is not renewed."""
+    entra: bool = False
+    """Sign in with Microsoft Entra ID by azure-identity's own chain (extra `azure`); tokens are renewed."""
+    entra_scope: str = Field(default="https://cognitiveservices.azure.com/.default", min_length=1)
+    """What such a token is asked for."""
+
+    @model_validator(mode="after")
+    def _one_credential(self) -> AzureProvider:
+        named = {"api_key": self.api_key, "entra_token": self.entra_token, "entra": self.entra or None}
+        if len(given := [name for name, value in named.items() if value is not None]) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude one another")
+        return self
 
 
 class GeminiProvider(BaseProvider):

@@ -102,7 +102,8 @@ class Play:
         if self._script.error_usage:
             body = {**body, "usage": self._usage(0)}
             self._served.input_tokens = self._script.input_tokens
-        await self._line.write(response(status, orjson.dumps(body), self._headers))
+        data = "".join(self._script.raw).encode() if self._script.raw is not None else orjson.dumps(body)
+        await self._line.write(response(status, data, self._headers))
         return True
 
     async def _plain(self) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import re
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -107,7 +108,7 @@ class Scripted:
         served = Served(
             id=f"chatcmpl-{next(self._ids)}",
             path=path,
-            endpoint=path.partition("/v1/")[2].replace("/", "."),
+            endpoint=endpoint_of(path),
             headers=headers,
             body=body,
             model=str(parsed.get("model")),
@@ -126,6 +127,11 @@ class Scripted:
             raise
         served.outcome = "completed" if kept else "faulted"
         return kept
+
+
+def endpoint_of(path: str) -> str:
+    """`/v1/chat/completions` and Azure's `/openai/deployments/d/chat/completions?…` are chat.completions."""
+    return re.sub(r"^.*?/(v1|deployments/[^/]+)/", "", path.partition("?")[0]).replace("/", ".")
 
 
 async def _forever(host: str, port: int) -> None:

@@ -86,7 +86,12 @@ class OpenAIDialect:
 def _is_openais(said: object) -> bool:
     """`error` is an object without what Google (a status word) and Anthropic (a type around it) put there."""
     error = said.get("error") if isinstance(said, dict) else None
-    return isinstance(said, dict) and isinstance(error, dict) and "status" not in error and said.get("type") != "error"
+    return (
+        isinstance(said, dict)
+        and isinstance(error, dict)
+        and not isinstance(error.get("status"), str)
+        and said.get("type") != "error"
+    )
 
 
 def _wants_usage(body: Mapping[str, object]) -> bool:

@@ -9,13 +9,13 @@ layers below say. Cards are made when they are first asked for, then kept until 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from faregate.core.price import PriceCard
-from faregate.pricing import genai, litellm_map
+from faregate.pricing import genai, litellm_map, zones
 from faregate.pricing.cards import with_id
 from faregate.pricing.entries import PriceEntry, choose, join, last_start_us, next_start_us, us
 from faregate.pricing.file import supplement
@@ -60,8 +60,11 @@ class LayeredCatalog:
         *,
         kinds: Mapping[str, str] | None = None,
         unpriced: Literal["refuse", "free"] | PriceCard = "refuse",
+        zoned: Collection[str] = (),
     ) -> None:
+        """`zoned`: providers whose deployments stay within a zone or region, at the built-in layers' price for that."""
         self.kinds = dict(kinds or {})
+        self._zoned = frozenset(zoned)
         self._unpriced = unpriced
         self._file = tuple(entries)
         self._shipped: tuple[PriceEntry, ...] | None = None
@@ -137,6 +140,8 @@ class LayeredCatalog:
             if card is not None:
                 return replace(span, card=join(card, over))
         below = self._built_in(pairs, now_us)
+        if provider in self._zoned and below.card is not None:
+            below = replace(below, card=zones.zoned(below.card, kind, name))
         card = below.card and join(below.card, over)
         return replace(span.within(below), card=card and with_id(card))
 

@@ -110,15 +110,21 @@ class OpenAIProvider:
 
     def redact(self, body: bytes) -> bytes:
         """An error body without the operator's key, whole or half masked, and without organization ids."""
-        if self._secret:
-            body = body.replace(self._secret, _REDACTED)
-        return _SECRETS.sub(_REDACTED, body)
+        return without_secrets(body, self._secret)
 
     def _target(self, endpoint: str) -> Target:
         path = self.PATHS.get(endpoint)
         if path is None:
             raise UpstreamError(f"the provider {self.name!r} does not serve {endpoint}")
         return self._targets[path]
+
+
+def without_secrets(body: bytes, *secrets: bytes) -> bytes:
+    """A body without these, and without what looks like a key or an organization's id."""
+    for secret in secrets:
+        if secret:
+            body = body.replace(secret, _REDACTED)
+    return _SECRETS.sub(_REDACTED, body)
 
 
 def meter_of(meter_for: MeterFactory, kind: str, call: Call, answer: Answer) -> Meter:
@@ -138,7 +144,14 @@ def meter_of(meter_for: MeterFactory, kind: str, call: Call, answer: Answer) -> 
     )
 
 
-def rewrite(call: Call, candidate: Candidate, output_cap: int | None, cap_field: str = "max_tokens") -> bytes:
+def rewrite(
+    call: Call,
+    candidate: Candidate,
+    output_cap: int | None,
+    cap_field: str = "max_tokens",
+    *,
+    ask_usage: bool = True,
+) -> bytes:
     """The body to send; `output_cap` is the number to send, already divided by n or best_of."""
     body = call.body
     changes: dict[str, object] = {}
@@ -146,7 +159,7 @@ def rewrite(call: Call, candidate: Candidate, output_cap: int | None, cap_field:
         changes["model"] = candidate.model
     if output_cap is not None:
         changes.update(_capped(call, candidate, output_cap, cap_field))
-    if call.stream and not call.wants_usage:
+    if ask_usage and call.stream and not call.wants_usage:
         changes["stream_options"] = _with_usage(body.get("stream_options"))
     if changes:
         return orjson.dumps({**body, **changes})

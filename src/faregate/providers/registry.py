@@ -49,6 +49,7 @@ class Build(Protocol):
 
 
 KINDS: Mapping[str, str] = {
+    "azure": "azure:AzureProvider",
     "deepseek": "deepseek:DeepSeekProvider",
     "openai": "openai:OpenAIProvider",
     "sandbox": "sandbox:SandboxProvider",
