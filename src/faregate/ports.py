@@ -307,6 +307,25 @@ class Meter(Protocol):
         ...
 
 
+class Translator(Protocol):
+    """Says a provider's answer in the client's own dialect. One per answer, fed in order; quick, without I/O.
+
+    It never decides what is charged: that is read from the provider's own bytes, beside it.
+    """
+
+    def event(self, name: str, data: bytes) -> bytes:
+        """One event of a stream; what the client may have of it now. Raises UpstreamError for what makes no sense."""
+        ...
+
+    def end(self, reading: Reading, cost: Cost | None, charge_microcredits: int) -> bytes:
+        """What the dialect ends a complete stream with: after the charge."""
+        ...
+
+    def body(self, data: bytes, reading: Reading) -> bytes:
+        """A whole answer, or the body of an error. Raises UpstreamError for what makes no sense."""
+        ...
+
+
 # The client's side --------------------------------------------------------------------------------------
 
 

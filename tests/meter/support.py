@@ -12,10 +12,10 @@ from typing import Any
 
 from faregate.core.price import Cost
 from faregate.core.usage import Reading
-from faregate.meter import PlainMeter, StreamMeter, meter_for, meter_line
+from faregate.meter import StreamMeter, meter_for, meter_line
+from faregate.ports import Meter
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "usage_vectors.jsonl"
-Meter = StreamMeter | PlainMeter
 
 
 def vectors() -> list[dict[str, Any]]:

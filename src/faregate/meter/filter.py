@@ -16,7 +16,7 @@ from faregate.meter.dialects.openai_realtime import RealtimeReader
 from faregate.meter.framing import Framing, NdJsonFraming, SseFraming
 from faregate.meter.plain import PlainMeter
 from faregate.meter.reader import Reader
-from faregate.meter.registry import framing_for, meter_for
+from faregate.meter.registry import framing_for, native_meter, source_for
 from faregate.meter.stream import StreamMeter
 from faregate.meter.values import text
 
@@ -51,14 +51,14 @@ def _meter(line: Mapping[str, object]) -> StreamMeter | PlainMeter:
     if not isinstance(provider, str) or not isinstance(endpoint, str) or not isinstance(stream, bool):
         raise MalformedLineError("provider and endpoint must be strings, stream a boolean")
     request = line.get("request")
-    return meter_for(
+    source = source_for(
         provider,
         endpoint,
         stream=stream,
         model=text(line.get("model")) or "",
         request=request if isinstance(request, dict) else None,
-        framing=text(line.get("framing")),
     )
+    return native_meter(source, text(line.get("framing")))
 
 
 def _status(line: Mapping[str, object]) -> int:

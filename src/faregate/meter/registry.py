@@ -21,6 +21,8 @@ from faregate.meter.framing import Framing, JsonArrayFraming, MessageFraming, Nd
 from faregate.meter.plain import PlainMeter
 from faregate.meter.reader import Reader, Source
 from faregate.meter.stream import StreamMeter
+from faregate.meter.translated import TranslatedMeter
+from faregate.ports import Translator
 
 ReaderFactory = Callable[[Source], Reader]
 
@@ -104,16 +106,35 @@ def meter_for(
     model: str = "",
     request: Mapping[str, object] | None = None,
     framing: str | None = None,
-) -> StreamMeter | PlainMeter:
+    translator: Translator | None = None,
+) -> StreamMeter | PlainMeter | TranslatedMeter:
     """A fresh meter for one answer; implements ports.Meter.
 
     `drop_usage_chunk`: we asked for the usage chunk, the client did not. `wants_cost`: the client finds its cost in
     the usage chunk (which then is never dropped). `model` (as asked upstream) and `request` (the body) help where
     the answer alone cannot tell; `framing="json-array"` is Gemini's stream without alt=sse.
+    With a `translator` the client gets its own dialect; what is metered are the provider's own bytes all the same.
     """
+    source = source_for(kind, endpoint, stream=stream, model=model, request=request)
+    if translator is not None:
+        native = native_meter(source, framing)
+        return TranslatedMeter(native, framing_for(native.reader, framing) if stream else None, translator)
+    return native_meter(source, framing, drop_usage_chunk=drop_usage_chunk, wants_cost=wants_cost)
+
+
+def source_for(
+    kind: str, endpoint: str, *, stream: bool, model: str = "", request: Mapping[str, object] | None = None
+) -> Source:
+    """Whose answer it is, by its normal names."""
     endpoint = normal_endpoint(endpoint)
-    source = Source(kind=kind_of(kind), endpoint=endpoint, stream=stream, model=model, request=request or {})
+    return Source(kind=kind_of(kind), endpoint=endpoint, stream=stream, model=model, request=request or {})
+
+
+def native_meter(
+    source: Source, framing: str | None = None, *, drop_usage_chunk: bool = False, wants_cost: bool = False
+) -> StreamMeter | PlainMeter:
+    """For a client that speaks the provider's language."""
     reader = reader_for(source)
-    if not stream:
+    if not source.stream:
         return PlainMeter(reader, MAX_PLAIN_BYTES)
     return StreamMeter(reader, framing_for(reader, framing), drop_usage_chunk=drop_usage_chunk, wants_cost=wants_cost)

@@ -55,6 +55,11 @@ class StreamMeter:
         return self._events if self._plain is None else self._plain.events
 
     @property
+    def is_plain(self) -> bool:
+        """The answer turned out to be JSON, no stream."""
+        return self._plain is not None
+
+    @property
     def oversized_events(self) -> int:
         """Events over the bound, and breaks in the framing: bytes that passed unread."""
         return self._framing.oversized_events

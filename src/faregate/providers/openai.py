@@ -16,7 +16,7 @@ import orjson
 
 from faregate.core.call import Call, Candidate
 from faregate.errors import ConfigError, UpstreamError
-from faregate.ports import Answer, Meter, Timeouts
+from faregate.ports import Answer, Meter, Timeouts, Translator
 from faregate.providers.upstream import Target, Upstream, prepare
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -52,6 +52,7 @@ class MeterFactory(Protocol):
         model: str = "",
         request: Mapping[str, object] | None = None,
         framing: str | None = None,
+        translator: Translator | None = None,
     ) -> Meter: ...
 
 
@@ -163,10 +164,10 @@ def rewrite(
         changes["stream_options"] = _with_usage(body.get("stream_options"))
     if changes:
         return orjson.dumps({**body, **changes})
-    return _as_read(call.raw_body, body)
+    return as_read(call.raw_body, body)
 
 
-def _as_read(raw: bytes, body: Mapping[str, object]) -> bytes:
+def as_read(raw: bytes, body: Mapping[str, object]) -> bytes:
     """The bytes as they came, unless a key is doubled in them: we read the last one, the provider may read the first.
 
     Every name has two quotes, so whatever was dropped when `raw` was read shows in their number.
