@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from faregate.api.price_layer import PriceLayer
 from faregate.api.routes import routes as control_plane
 from faregate.api.services import Services
 from faregate.auth.accounts import AccountResolver
@@ -80,6 +81,7 @@ class Runtime:
     recovery: Recovery = field(init=False)
     keys: Principals = field(init=False)
     catalog: LayeredCatalog = field(init=False)
+    prices: PriceLayer = field(init=False)
     router: ModelRouter = field(init=False)
     upstream: Upstream = field(init=False)
     flow: Flow = field(init=False)
@@ -136,6 +138,7 @@ class Runtime:
         entries = price_file.read(settings.prices) if settings.prices is not None else ()
         zoned = zoned_providers(settings.providers)
         self.catalog = LayeredCatalog(entries, kinds=kinds, unpriced=chosen.unpriced, zoned=zoned)
+        self.prices = PriceLayer(self.ledger.prices, self.catalog)
         self.router = ModelRouter(
             providers=kinds,
             models=settings.models,
@@ -173,9 +176,13 @@ class Runtime:
         """Everything that must be in order before the first call."""
         self._say_unused()
         await self._admin_key()
+        await self.prices.refresh()
         if self.worker == 0:
             await self._recover()
-        self._loops = [asyncio.create_task(_kept_up(work)) for work in (self.owner.run, self.recovery.run, self._note)]
+        self._loops = [
+            asyncio.create_task(_kept_up(work))
+            for work in (self.owner.run, self.recovery.run, self.prices.run, self._note)
+        ]
 
     def _say_unused(self) -> None:
         """Keys of the configuration that have a place, but nothing behind them yet, are not ignored in silence."""
@@ -360,6 +367,7 @@ def _routes(runtime: Runtime) -> list[BaseRoute]:
             owner=runtime.owner,
             gate=runtime.gate,
             catalog=runtime.catalog,
+            prices=runtime.prices,
             router=runtime.router,
             clock=runtime.clock,
             metrics_text=runtime.metrics_text,

@@ -15,6 +15,7 @@ import orjson
 import pytest
 from starlette.applications import Starlette
 
+from faregate.api.price_layer import PriceLayer
 from faregate.api.routes import routes
 from faregate.api.services import Services
 from faregate.auth.keys import hash_secret
@@ -159,6 +160,7 @@ def build_services(ledger: Ledger, gate: RedisGate, owner: Owner, metrics: Metri
         owner=owner,
         gate=gate,
         catalog=catalog,
+        prices=PriceLayer(ledger.prices, catalog),
         router=ModelRouter(providers=kinds, models={"fast": ["my-llm/small"]}, card=catalog.card),
         clock=clock,
         metrics_text=metrics.text,

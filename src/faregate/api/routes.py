@@ -10,6 +10,7 @@ from faregate.api import (
     accounts,
     admin_keys,
     admin_organizations,
+    admin_prices,
     admin_reads,
     health,
     models,
@@ -65,6 +66,10 @@ def table() -> tuple[Rule, ...]:
         Rule("PATCH", "/v1/admin/keys/{id}", _ADMIN, admin_keys.patch),
         Rule("DELETE", "/v1/admin/keys/{id}", _ADMIN, admin_keys.revoke),
         Rule("POST", "/v1/admin/keys/{id}/rotate", _ADMIN, admin_keys.rotate),
+        Rule("POST", "/v1/admin/prices", _ADMIN, admin_prices.create),
+        Rule("GET", "/v1/admin/prices", _ADMIN, admin_prices.list_all),
+        Rule("GET", "/v1/admin/prices/{id}", _ADMIN, admin_prices.get),
+        Rule("DELETE", "/v1/admin/prices/{id}", _ADMIN, admin_prices.delete),
         Rule("GET", "/v1/admin/audit", _ADMIN, admin_reads.audit),
         Rule("GET", "/v1/admin/holds", _ADMIN, admin_reads.holds),
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from faregate.api.once import Once
+from faregate.api.price_layer import PriceLayer
 from faregate.core.call import Hold, Principal, Snapshot
 from faregate.ledger.queries import Ledger
 from faregate.owner import Owner
@@ -56,6 +57,7 @@ class Services:
     owner: Owner
     gate: ControlGate
     catalog: LayeredCatalog
+    prices: PriceLayer
     router: ListingRouter
     clock: Clock
     metrics_text: Callable[[], bytes]
@@ -66,6 +68,4 @@ class Services:
     """Control-plane bodies are small: parsing a larger one would keep the event loop busy."""
     probes: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
     """More of what admission needs (a writable journal, ...): each raises StoreUnavailable when it is down."""
-    has_own_prices: Callable[[str], bool] = lambda _: False
-    """Whether an organization overrides prices: the others share one rendered catalogue."""
     once: Once = field(default_factory=Once)
