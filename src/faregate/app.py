@@ -50,6 +50,7 @@ from faregate.providers.registry import build_providers, sandbox_name
 from faregate.providers.router import ModelRouter
 from faregate.providers.upstream import Upstream
 from faregate.recovery import BUCKETS, Recovery
+from faregate.reservations import Reserver
 from faregate.settings import Settings
 
 log = logging.getLogger("faregate")
@@ -78,6 +79,7 @@ class Runtime:
     gate: RedisGate = field(init=False)
     journal: FileJournal = field(init=False)
     owner: Owner = field(init=False)
+    reserver: Reserver = field(init=False)
     recovery: Recovery = field(init=False)
     keys: Principals = field(init=False)
     catalog: LayeredCatalog = field(init=False)
@@ -117,11 +119,20 @@ class Runtime:
             heartbeat_s=timing.heartbeat_s,
             settle_wait_s=settings.credits.settle_wait_ms / 1000,
         )
+        self.reserver = Reserver(
+            gate=self.gate,
+            book=self.ledger.book,
+            rows=self.ledger.reservations,
+            clock=self.clock,
+            events=self.metrics,
+            heartbeat_s=timing.heartbeat_s,
+        )
         self.recovery = Recovery(
             gate=self.gate,
             book=self.ledger.book,
             clock=self.clock,
             events=self.metrics,
+            reservations=self.reserver,
             find=lambda: dead_journals(folder),
             name=boot,
             policy=settings.credits.on_unconfirmed,
@@ -365,6 +376,7 @@ def _routes(runtime: Runtime) -> list[BaseRoute]:
             keys=runtime.keys,
             ledger=runtime.ledger,
             owner=runtime.owner,
+            reserver=runtime.reserver,
             gate=runtime.gate,
             catalog=runtime.catalog,
             prices=runtime.prices,

@@ -14,6 +14,7 @@ from faregate.api import (
     admin_reads,
     health,
     models,
+    reservations,
     transactions,
     usage,
     usage_record,
@@ -48,6 +49,12 @@ def table() -> tuple[Rule, ...]:
         Rule("POST", "/v1/accounts/credits/deduct", _MONEY, accounts.credits_deduct),
         Rule("GET", "/v1/transactions", _EITHER, transactions.list_all),
         Rule("POST", "/v1/transactions/create", _MONEY, transactions.create),
+        # Reservations
+        Rule("POST", "/v1/reservations/create", _MONEY, reservations.create),
+        Rule("GET", "/v1/reservations", _MONEY, reservations.list_all),
+        Rule("POST", "/v1/reservations/confirm", _MONEY, reservations.confirm),
+        Rule("POST", "/v1/reservations/cancel", _MONEY, reservations.cancel),
+        Rule("POST", "/v1/reservations/extend", _MONEY, reservations.extend),
         # Usage and models
         Rule("POST", "/v1/usage/record", _RECORD, usage_record.record),
         Rule("GET", "/v1/usage", _READ, usage.list_all),

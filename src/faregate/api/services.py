@@ -14,6 +14,7 @@ from faregate.owner import Owner
 from faregate.ports import Clock, Keys, Router, SweptHold
 from faregate.pricing.catalog import LayeredCatalog
 from faregate.providers.router import Listed
+from faregate.reservations import Reserver
 
 
 class ControlGate(Protocol):
@@ -55,6 +56,7 @@ class Services:
     keys: Keys
     ledger: Ledger
     owner: Owner
+    reserver: Reserver
     gate: ControlGate
     catalog: LayeredCatalog
     prices: PriceLayer

@@ -17,6 +17,7 @@ from faregate.ledger.ingested import Ingested
 from faregate.ledger.keys import ApiKeys
 from faregate.ledger.organizations import Bootstrap, Organizations
 from faregate.ledger.prices import Prices
+from faregate.ledger.reservations import Reservations
 from faregate.ledger.summary import Summaries
 from faregate.ledger.transactions import Transactions
 from faregate.ledger.usage import UsageRecords
@@ -33,6 +34,7 @@ class Ledger:
         self.idempotency = Idempotency(self.database)
         self.keys = ApiKeys(self.database)
         self.prices = Prices(self.database)
+        self.reservations = Reservations(self.database)
         self.transactions = Transactions(self.database)
         self.usage = UsageRecords(self.database)
         self.ingested = Ingested(self.database)
