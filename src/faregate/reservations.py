@@ -27,7 +27,7 @@ from faregate.errors import (
     StoreUnreached,
 )
 from faregate.ledger.reservations import Confirmation
-from faregate.ports import Ask, Beat, Book, Clock, DueHold, Events, Gate, SweptHold
+from faregate.ports import Ask, Beat, BeatAnswer, Book, Clock, DueHold, Events, Gate, SweptHold
 from faregate.slices import in_slices
 
 _MOST_DUE = 256
@@ -142,8 +142,7 @@ class Reserver:
         if done.snapshot is None:
             await self._release(one)
             raise ended(done.reservation)
-        with suppress(StoreUnavailable):  # The book has it; its hold is closed by the sweep.
-            await self._gate.settle(hold_of(one), done.snapshot, hold_of(one).bucket)
+        await self._settle(one, done.snapshot)
         if done.new and actual > one.microcredits:
             self._events.overrun(actual - one.microcredits)
         return done
@@ -177,19 +176,26 @@ class Reserver:
         if await self._gate.extend(beat) == "no_hold":
             await self._gate.reassert([replace(self._lost(one), hold=hold, ttl_ms=None)])
 
-    async def _close(self, one: Reservation) -> None:
+    async def _close(self, one: Reservation) -> BeatAnswer:
         """Close the hold of one that has ended; if the gate is away, the sweep does it."""
-        if one.state == "settled":
-            snapshot = (await self._rows.confirm(one.id, one.actual or 0)).snapshot
-            assert snapshot is not None, "settled stays settled"
-            with suppress(StoreUnavailable):
-                await self._gate.settle(hold_of(one), snapshot, hold_of(one).bucket)
-        elif one.state != "pending":
-            await self._release(one)
+        if one.state != "settled":
+            return await self._release(one)
+        snapshot = (await self._rows.confirm(one.id, one.actual or 0)).snapshot
+        assert snapshot is not None, "settled stays settled"
+        return await self._settle(one, snapshot)
 
-    async def _release(self, one: Reservation) -> None:
-        with suppress(StoreUnavailable):
-            await self._gate.release(hold_of(one))
+    async def _settle(self, one: Reservation, snapshot: Snapshot) -> BeatAnswer:
+        try:
+            await self._gate.settle(hold_of(one), snapshot, hold_of(one).bucket)
+            return "ok"
+        except StoreUnavailable:
+            return "lost"
+
+    async def _release(self, one: Reservation) -> BeatAnswer:
+        try:
+            return await self._gate.release(hold_of(one))
+        except StoreUnavailable:
+            return "lost"
 
     # Sweeping -------------------------------------------------------------------------------------------
 
@@ -211,12 +217,15 @@ class Reserver:
     async def _sweep(self, due: DueHold, known: Reservation | None) -> bool:
         if known is None:
             return due.twice and await self._drop_unknown(due)
-        if known.state != "pending":
-            await self._close(known)
-            return True
-        if known.expires_us > self._clock.now_us():
-            await self._gate.extend(self._beat(known))
-        return False
+        if known.state == "pending":
+            if known.expires_us <= self._clock.now_us():
+                return False  # `expire` writes it down first.
+            answer = await self._gate.extend(self._beat(known))
+        else:
+            answer = await self._close(known)
+        if answer == "no_hold":  # Only its deadline is left: this takes it away.
+            await self._gate.claim(due.bucket, due.account_id, due.hold_id)
+        return answer == "ok" and known.state != "pending"
 
     async def _drop_unknown(self, due: DueHold) -> bool:
         """Its maker died, or will find the hold claimed when it has written its row, and undo that."""

@@ -109,9 +109,7 @@ async def _made(services: Services, request: Request, wanted: Reservation, ttl_s
         return twin, False
 
 
-async def _reserve(
-    services: Services, request: Request, wanted: Reservation, ttl_s: int
-) -> tuple[Reservation, bool]:
+async def _reserve(services: Services, request: Request, wanted: Reservation, ttl_s: int) -> tuple[Reservation, bool]:
     def reserve(principal: Principal) -> Awaitable[tuple[Reservation, bool]]:
         return services.reserver.create(principal, wanted, ttl_s)
 
