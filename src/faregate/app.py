@@ -69,6 +69,8 @@ class Runtime:
     worker: int = 0
     fresh: bool = False
     """The embedded Valkey was started for this run: once every journal is replayed, nobody else was in it."""
+    clerk: str | None = None
+    """The socket of the process that writes an SQLite book for all workers; None: this one writes it itself."""
     metrics_dir: Path | None = None
     """Where the workers' counters meet, when there are several."""
     say: Callable[[str], None] = print
@@ -95,7 +97,7 @@ class Runtime:
         settings, boot = self.settings, f"{self.clock.now_us():016d}-{uuid7().hex[-8:]}"
         timing = settings.timing
         self.metrics = Metrics(self.metrics_dir)
-        self.ledger = Ledger(settings.book_url, now_us=self.clock.now_us)
+        self.ledger = Ledger(settings.book_url, now_us=self.clock.now_us, clerk=self.clerk)
         self.pipe = Pipe(redis_url(settings))
         self.gate = RedisGate(
             self.pipe,

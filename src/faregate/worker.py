@@ -27,7 +27,12 @@ def main(task: dict[str, Any]) -> int:
         _log(settings.server.log_level, settings.server.log_format)
         app.prepare(settings)
         runtime = app.Runtime(
-            settings=settings, worker=task["index"], fresh=task["fresh"], say=_say, metrics_dir=_metrics_dir(task)
+            settings=settings,
+            worker=task["index"],
+            fresh=task["fresh"],
+            clerk=task.get("clerk"),
+            say=_say,
+            metrics_dir=_metrics_dir(task),
         )
     except FaregateError as error:
         sys.stderr.write(f"faregate: {error.message}\n")

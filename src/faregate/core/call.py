@@ -205,6 +205,8 @@ class Record:
     limit_keys: tuple[str, ...] = ()
     paid_by: str | None = None
     """An earlier entry that has paid for it: shown with it, nothing is charged."""
+    encoded: bytes | None = field(default=None, init=False, repr=False, compare=False)
+    """Its bytes, once somebody has asked for them (core.codec): the journal, Redis and the book's clerk share them."""
 
     @property
     def tokens(self) -> int:

@@ -26,8 +26,8 @@ from faregate.ledger.usage import UsageRecords
 class Ledger:
     """One process's book. Open it after forking, on a database that `schema.prepare` has brought up."""
 
-    def __init__(self, database_url: str, *, now_us: Callable[[], int] = wall_us) -> None:
-        self.database = Database(database_url, now_us=now_us)
+    def __init__(self, database_url: str, *, now_us: Callable[[], int] = wall_us, clerk: str | None = None) -> None:
+        self.database = Database(database_url, now_us=now_us, clerk=clerk)
         self.book = SqlBook(self.database)
         self.accounts = Accounts(self.database)
         self.organizations = Organizations(self.database)
