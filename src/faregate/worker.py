@@ -17,6 +17,7 @@ import uvloop
 
 from faregate import app
 from faregate.errors import FaregateError
+from faregate.gateway.corked import CorkedProtocol
 from faregate.settings import load
 
 
@@ -39,7 +40,7 @@ def main(task: dict[str, Any]) -> int:
         return 2
     config = uvicorn.Config(
         app.build(runtime),
-        http="httptools",
+        http=CorkedProtocol,
         ws="none",
         lifespan="on",
         log_config=None,
