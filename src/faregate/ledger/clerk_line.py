@@ -92,6 +92,7 @@ class _Talk(asyncio.Protocol):
         self._heard_at = self._loop.time()
         self._watch: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
+        self._gone = asyncio.Event()
 
     def ask(self, payload: bytes) -> asyncio.Future[Committed]:
         """Send a record with whatever else leaves in this tick."""
@@ -114,6 +115,7 @@ class _Talk(asyncio.Protocol):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), patience_s)
         self._transport.close()
+        await self._gone.wait()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of asyncio's
@@ -135,6 +137,7 @@ class _Talk(asyncio.Protocol):
             if not future.done():
                 future.set_exception(BookUnavailable("the book's clerk has hung up"))
         self._idle.set()
+        self._gone.set()
 
     def _flush(self) -> None:
         out, self._out = self._out, []
