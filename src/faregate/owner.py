@@ -136,8 +136,7 @@ class Owner:
         held.state = "held"
         held.last_ok = held.hold.asked_at or now  # It may have sat out a grace before it was granted.
         held.microcredits = held.hold.microcredits
-        if counted := held.hold.counted:
-            held.intent = replace(intent, limit_keys=counted)
+        held.intent = replace(intent, limit_keys=held.hold.counted)
         return held
 
     async def forward(self, held: Held) -> None:

@@ -49,3 +49,8 @@ def test_a_compatible_server_s_name_says_more_than_its_kind() -> None:
 def test_litellm_models_carry_their_provider() -> None:
     assert sellers("any", "litellm", "groq/Llama-3")[0] == ("groq", "llama-3")
     assert sellers("", "", "azure/gpt-5-mini") == (("azure", "gpt-5-mini"),)
+
+
+def test_an_arn_is_known_by_the_id_at_its_end() -> None:
+    arn = "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.amazon.nova-pro-v1:0"
+    assert sellers("aws", "bedrock", arn) == (("bedrock", arn), ("bedrock", "us.amazon.nova-pro-v1:0"))

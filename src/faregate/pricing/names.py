@@ -87,6 +87,8 @@ def sellers(provider: str, kind: str, model: str) -> tuple[tuple[str, str], ...]
         pairs.append((kind_of(provider), model))
     if kind:
         pairs.append((kind.lower(), model))
+        if model.startswith("arn:"):  # of Bedrock: …:foundation-model/<id>, …:inference-profile/<id>
+            pairs.append((kind.lower(), model.rpartition("/")[2]))
     return tuple(dict.fromkeys(pairs))
 
 

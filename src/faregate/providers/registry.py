@@ -50,6 +50,7 @@ class Build(Protocol):
 
 KINDS: Mapping[str, str] = {
     "azure": "azure:AzureProvider",
+    "bedrock": "bedrock:BedrockProvider",
     "deepseek": "deepseek:DeepSeekProvider",
     "openai": "openai:OpenAIProvider",
     "sandbox": "sandbox:SandboxProvider",

@@ -87,6 +87,10 @@ class Crossing:
 
     # What a provider may say otherwise ------------------------------------------------------------------
 
+    def config(self, model: str) -> Any:
+        """LiteLLM's transformation class for a model. Blocking."""
+        return chat_config(self.library_name, model)
+
     def bound(self, call: Call, candidate: Candidate, output_cap: int | None) -> int | None:
         """The output bound to send; None: none."""
         names = ("max_completion_tokens", "max_tokens")
@@ -144,7 +148,7 @@ class Crossing:
     def _request(self, call: Call, candidate: Candidate, output_cap: int | None) -> Crossed:
         body = orjson.loads(call.raw_body)  # a copy: LiteLLM changes what it is given
         messages = messages_of(body)
-        config = chat_config(self.library_name, candidate.model)
+        config = self.config(candidate.model)
         with _its_own_words("the request cannot be translated for this model's provider", InvalidRequest):
             supported = frozenset(config.get_supported_openai_params(model=candidate.model))
             params = chosen(body, supported, self.extras)

@@ -1,0 +1,196 @@
+"""Kind `bedrock`: Amazon Bedrock's runtime in one region.
+
+way       asked at            goes to
+converse  chat.completions    /model/{id}/converse, -stream: translated (`crossing/converse.py`)
+openai    chat.completions    /openai/v1/chat/completions, as it came: the models of the family openai.*
+invoke    messages            /model/{id}/invoke, -with-response-stream: Claude's own words (`bedrock_invoke.py`)
+
+Requests carry a Bedrock API key, or are signed (`aws_signing.py`). What is charged is always read from AWS's bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Mapping
+from importlib import import_module
+from typing import Any, Final, Literal, Protocol, cast
+from urllib.parse import quote
+
+import orjson
+
+from faregate.core.call import Call, Candidate
+from faregate.errors import UpstreamError
+from faregate.ports import Answer, Meter, Translator
+from faregate.providers import bedrock_errors as errors
+from faregate.providers import bedrock_invoke as invoke
+from faregate.providers.crossing import Crossed
+from faregate.providers.crossing.converse import ConverseCrossing
+from faregate.providers.openai import MeterFactory, ProviderOptions, meter_of, rewrite
+from faregate.providers.upstream import Upstream, prepare
+
+Way = Literal["converse", "openai", "invoke"]
+
+_OPENAI: Final = re.compile(r"(?:^|[./])openai\.")
+"""`openai.gpt-oss-120b-1:0`, `us.openai.…`, or the ARN of one."""
+_CLAUDE: Final = re.compile(r"anthropic|claude|application-inference-profile/")
+"""An application's own profile does not name its model: whoever asks at /v1/messages knows it."""
+_STREAMS: Final = "application/vnd.amazon.eventstream"
+_EVENTS: Final = "text/event-stream; charset=utf-8"
+_KEPT: Final = frozenset({"content-type", "retry-after"})
+_REDACTED: Final = b"[redacted]"
+
+
+class Secret(Protocol):
+    """A value that does not print itself."""
+
+    def get_secret_value(self) -> str: ...
+
+
+class Signer(Protocol):
+    """`aws_signing.Signer`, whose module loads botocore."""
+
+    async def headers(self, url: str, body: bytes) -> dict[str, str]: ...
+
+    def secrets(self) -> tuple[str, ...]: ...
+
+
+class BedrockAnswer:
+    """ports.Answer that remembers its request; its status is what the error amounts to."""
+
+    def __init__(self, answer: Answer, way: Way, model: str, crossed: Crossed | None) -> None:
+        self.status = errors.status_of(answer.status, answer.headers)
+        self.headers: Mapping[str, str] = answer.headers
+        self.way: Way = way
+        self.model = model
+        self.crossed = crossed
+        self.touch = answer.touch
+        self.abort = answer.abort
+        self.close = answer.close
+        self._answer = answer
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes."""
+        return self._answer.chunks()
+
+
+class BedrockProvider:
+    """ports.Provider for one region, or for whoever speaks like it at `base_url`."""
+
+    def __init__(self, options: ProviderOptions, upstream: Upstream, meter_for: MeterFactory) -> None:
+        self.name = options.name
+        self.kind = options.kind
+        self.on_disconnect = options.on_disconnect
+        self.retries = options.retries
+        self._options = options
+        self._upstream = upstream
+        self._meter_for = meter_for
+        self._region = str(options.own.get("region") or "us-east-1")
+        self._chat = options.own.get("chat", "auto")
+        self._base_url = (options.base_url or _url_of(self._region)).rstrip("/")
+        self._crossing = ConverseCrossing(self._region)
+        self._signer: Signer | None = None
+        prepare(self._base_url, self._key())  # a key that no header can carry is told now
+
+    def serves(self, endpoint: str, model: str) -> bool:
+        """Chat completions of every model, Anthropic's messages of Claude."""
+        return self._way(endpoint, model) is not None
+
+    async def send(self, call: Call, candidate: Candidate, output_cap: int | None) -> Answer:
+        """Send the call. Raises UpstreamError or UpstreamTimeout when no response began, InvalidRequest before."""
+        way = self._way(call.endpoint, candidate.model)
+        if way is None:
+            raise UpstreamError(f"the provider {self.name!r} does not serve {call.endpoint}")
+        crossed = await self._crossing.request(call, candidate, output_cap) if way == "converse" else None
+        if crossed is not None:
+            path, body = _path(candidate.model, "converse", "-stream", call), orjson.dumps(crossed.body)
+        elif way == "invoke":
+            path = _path(candidate.model, "invoke", "-with-response-stream", call)
+            body = invoke.body_of(call, output_cap)
+        else:
+            path, body = "/openai/v1/chat/completions", rewrite(call, candidate, output_cap, "max_completion_tokens")
+        return BedrockAnswer(await self._post(self._base_url + path, body), way, candidate.model, crossed)
+
+    def meter(self, call: Call, answer: Answer) -> Meter:
+        """Reads AWS's own bytes; what the client gets is said in its dialect."""
+        if not isinstance(answer, BedrockAnswer) or answer.way == "openai":
+            return meter_of(self._meter_for, self.kind, call, answer)
+        return self._meter_for(
+            self.kind,
+            answer.way,
+            stream=call.stream and answer.status < 400,
+            model=answer.model,
+            translator=self._translator(call, answer),
+        )
+
+    def reply_headers(self, answer: Answer) -> dict[str, str]:
+        """The provider's headers that may reach the client."""
+        kept = {name: value for name, value in answer.headers.items() if name in _KEPT}
+        if kept.get("content-type", "").startswith(_STREAMS):
+            kept["content-type"] = _EVENTS
+        request_id = answer.headers.get("x-amzn-requestid")
+        if request_id is not None:
+            kept["x-upstream-request-id"] = request_id
+            if isinstance(answer, BedrockAnswer) and answer.way == "invoke":
+                kept["request-id"] = request_id
+        return kept
+
+    def redact(self, body: bytes) -> bytes:
+        """An error body without keys and account numbers."""
+        secrets = self._signer.secrets() if self._signer is not None else ()
+        for secret in (self._options.api_key, *secrets):
+            if secret:
+                body = body.replace(secret.encode(), _REDACTED)
+        return errors.redact(body)
+
+    # ----------------------------------------------------------------------------------------------------
+
+    def _way(self, endpoint: str, model: str) -> Way | None:
+        if endpoint == "messages":
+            return "invoke" if _CLAUDE.search(model) else None
+        if endpoint != "chat.completions":
+            return None
+        if self._chat == "auto":
+            return "openai" if _OPENAI.search(model) else "converse"
+        return "openai" if self._chat == "openai" else "converse"
+
+    def _translator(self, call: Call, answer: BedrockAnswer) -> Translator:
+        if answer.crossed is not None:
+            return self._crossing.translated(call, answer.crossed, answer.status, answer.headers)
+        return invoke.MessagesTranslator(answer.status, answer.headers, wants_cost=call.wants_cost)
+
+    async def _post(self, url: str, body: bytes) -> Answer:
+        headers = self._key() or await (await self._signed()).headers(url, body)
+        return await self._upstream.post(prepare(url, _HEADERS), headers, body, self._options.timeouts)
+
+    def _key(self) -> dict[str, str]:
+        key = self._options.api_key
+        return {"authorization": f"Bearer {key}"} if key else {}
+
+    async def _signed(self) -> Signer:
+        """The signer; the first call loads botocore."""
+        signer = self._signer
+        if signer is None:
+            module = await asyncio.to_thread(import_module, "faregate.providers.aws_signing")
+            if (signer := self._signer) is None:
+                signer = self._signer = cast(Signer, module.Signer(self._region, _keys(module, self._options.own)))
+        return signer
+
+
+_HEADERS: Final = {"content-type": "application/json", "accept": "*/*", "user-agent": "faregate"}
+
+
+def _path(model: str, operation: str, suffix: str, call: Call) -> str:
+    """The model's id or ARN is one segment: its colons and slashes are encoded."""
+    return f"/model/{quote(model, safe='-._~')}/{operation}{suffix if call.stream else ''}"
+
+
+def _url_of(region: str) -> str:
+    return f"https://bedrock-runtime.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
+
+
+def _keys(module: Any, own: Mapping[str, object]) -> Any:
+    """`AwsKeys` of the configuration."""
+    names = ("access_key_id", "secret_access_key", "session_token")
+    found = {name: cast(Secret, own[name]).get_secret_value() for name in names if own.get(name) is not None}
+    return module.AwsKeys(profile=own.get("profile"), **found)
