@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from faregate.api.price_layer import PriceLayer
 from faregate.api.routes import routes as control_plane
 from faregate.api.services import Services
 from faregate.auth.accounts import AccountResolver
@@ -49,6 +50,7 @@ from faregate.providers.registry import build_providers, sandbox_name
 from faregate.providers.router import ModelRouter
 from faregate.providers.upstream import Upstream
 from faregate.recovery import BUCKETS, Recovery
+from faregate.reservations import Reserver
 from faregate.settings import Settings
 
 log = logging.getLogger("faregate")
@@ -67,6 +69,8 @@ class Runtime:
     worker: int = 0
     fresh: bool = False
     """The embedded Valkey was started for this run: once every journal is replayed, nobody else was in it."""
+    clerk: str | None = None
+    """The socket of the process that writes an SQLite book for all workers; None: this one writes it itself."""
     metrics_dir: Path | None = None
     """Where the workers' counters meet, when there are several."""
     say: Callable[[str], None] = print
@@ -77,9 +81,11 @@ class Runtime:
     gate: RedisGate = field(init=False)
     journal: FileJournal = field(init=False)
     owner: Owner = field(init=False)
+    reserver: Reserver = field(init=False)
     recovery: Recovery = field(init=False)
     keys: Principals = field(init=False)
     catalog: LayeredCatalog = field(init=False)
+    prices: PriceLayer = field(init=False)
     router: ModelRouter = field(init=False)
     upstream: Upstream = field(init=False)
     flow: Flow = field(init=False)
@@ -91,7 +97,7 @@ class Runtime:
         settings, boot = self.settings, f"{self.clock.now_us():016d}-{uuid7().hex[-8:]}"
         timing = settings.timing
         self.metrics = Metrics(self.metrics_dir)
-        self.ledger = Ledger(settings.book_url, now_us=self.clock.now_us)
+        self.ledger = Ledger(settings.book_url, now_us=self.clock.now_us, clerk=self.clerk)
         self.pipe = Pipe(redis_url(settings))
         self.gate = RedisGate(
             self.pipe,
@@ -115,11 +121,20 @@ class Runtime:
             heartbeat_s=timing.heartbeat_s,
             settle_wait_s=settings.credits.settle_wait_ms / 1000,
         )
+        self.reserver = Reserver(
+            gate=self.gate,
+            book=self.ledger.book,
+            rows=self.ledger.reservations,
+            clock=self.clock,
+            events=self.metrics,
+            heartbeat_s=timing.heartbeat_s,
+        )
         self.recovery = Recovery(
             gate=self.gate,
             book=self.ledger.book,
             clock=self.clock,
             events=self.metrics,
+            reservations=self.reserver,
             find=lambda: dead_journals(folder),
             name=boot,
             policy=settings.credits.on_unconfirmed,
@@ -136,6 +151,7 @@ class Runtime:
         entries = price_file.read(settings.prices) if settings.prices is not None else ()
         zoned = zoned_providers(settings.providers)
         self.catalog = LayeredCatalog(entries, kinds=kinds, unpriced=chosen.unpriced, zoned=zoned)
+        self.prices = PriceLayer(self.ledger.prices, self.catalog)
         self.router = ModelRouter(
             providers=kinds,
             models=settings.models,
@@ -173,9 +189,13 @@ class Runtime:
         """Everything that must be in order before the first call."""
         self._say_unused()
         await self._admin_key()
+        await self.prices.refresh()
         if self.worker == 0:
             await self._recover()
-        self._loops = [asyncio.create_task(_kept_up(work)) for work in (self.owner.run, self.recovery.run, self._note)]
+        self._loops = [
+            asyncio.create_task(_kept_up(work))
+            for work in (self.owner.run, self.recovery.run, self.prices.run, self._note)
+        ]
 
     def _say_unused(self) -> None:
         """Keys of the configuration that have a place, but nothing behind them yet, are not ignored in silence."""
@@ -358,8 +378,10 @@ def _routes(runtime: Runtime) -> list[BaseRoute]:
             keys=runtime.keys,
             ledger=runtime.ledger,
             owner=runtime.owner,
+            reserver=runtime.reserver,
             gate=runtime.gate,
             catalog=runtime.catalog,
+            prices=runtime.prices,
             router=runtime.router,
             clock=runtime.clock,
             metrics_text=runtime.metrics_text,

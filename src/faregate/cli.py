@@ -28,6 +28,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "grant": ("accounts:grant", "Give an account credits."),
     "usage": ("usage:usage", "Show what was used and what it cost."),
     "prices": ("prices:app", "Show what a model costs, and why."),
+    "reservations": ("reservations:app", "Set credits aside, and confirm, cancel, extend or list what is set aside."),
     "holds": ("holds:holds", "Show the holds that are open now."),
     "doctor": ("doctor:doctor", "Check configuration, Redis, SQL, providers, clock and drift."),
     "audit": ("audit:audit", "Recompute every balance from the entries, and compare Redis with the book."),

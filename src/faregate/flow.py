@@ -8,7 +8,7 @@ No call passes without a hold, no answer is finished before its charge is record
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 
 from faregate.core.call import Call, Candidate, Committed, Estimate, Principal, Record
@@ -124,6 +124,7 @@ class Flow:
     async def _charge(self, inside: Admission) -> Bill:
         """Price the usage, journal it, commit it, close the hold. Without a debt the hold is just released."""
         attempt = inside.attempt
+        duration_s = self._clock.monotonic() - inside.began
         finished = attempt and finished_record(
             inside.held.intent,
             attempt.outcome(),
@@ -131,13 +132,12 @@ class Flow:
             attempt.candidate,
             inside.estimate,
             inside.principal,
+            duration_ms=int(duration_s * 1000),
         )
         if not finished:
             await self._owner.release(inside.held)
             return Bill()
-        duration_s = self._clock.monotonic() - inside.began
         record, cost = finished
-        record = replace(record, duration_ms=int(duration_s * 1000))
         committed = await self._owner.settle(inside.held, record)
         self._events.call_ended(record, duration_s)
         return Bill(record=record, cost=cost, committed=committed)

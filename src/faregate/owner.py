@@ -136,7 +136,8 @@ class Owner:
         held.state = "held"
         held.last_ok = held.hold.asked_at or now  # It may have sat out a grace before it was granted.
         held.microcredits = held.hold.microcredits
-        held.intent = replace(intent, limit_keys=held.hold.counted)
+        if counted := held.hold.counted:
+            held.intent = replace(intent, limit_keys=counted)
         return held
 
     async def forward(self, held: Held) -> None:

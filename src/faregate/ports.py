@@ -131,6 +131,8 @@ class Beat:
     microcredits: int | None
     """None: leave it."""
     progress_microcredits: int
+    ttl_ms: int | None = None
+    """None: the hold deadline; reservations bring their own."""
 
 
 BeatAnswer = Literal["ok", "no_hold", "swept", "lost"]
@@ -143,6 +145,18 @@ class SweptHold:
     hold: Hold
     progress_microcredits: int
     meta: bytes
+    ttl_ms: int | None = None
+    """For how long it is put back; None: the hold deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class DueHold:
+    """A hold past its deadline, as a sweep has found it. `twice`: on two passes a heartbeat apart."""
+
+    bucket: int
+    account_id: str
+    hold_id: str
+    twice: bool
 
 
 class Gate(Protocol):
@@ -214,6 +228,7 @@ class Book(Protocol):
         """Read the account and its limit windows (limit, window start in s); `gate` marks that it will have holds.
 
         `Snapshot.gated` is what held *before* the mark. Grants that are due to start or end are booked first.
+        With `gate` the snapshot also has the account's pending reservations.
         """
         ...
 

@@ -11,15 +11,16 @@ Holds are put back into Redis first, before this process takes traffic; the book
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from faregate.core.call import Hold, Record, bucket_of
 from faregate.core.codec import decode_record, encode_record
+from faregate.core.reservation import is_reservation
 from faregate.core.truth import UnconfirmedPolicy, unconfirmed_record, zero_record
 from faregate.errors import BookRefused, StoreUnavailable
-from faregate.ports import Book, Clock, Events, Gate, SweptHold
+from faregate.ports import Book, Clock, DueHold, Events, Gate, SweptHold
 from faregate.slices import in_slices
 
 BUCKETS = range(256)
@@ -50,6 +51,14 @@ class DeadJournal(Protocol):
     def finish(self) -> None: ...
 
 
+class Reservations(Protocol):
+    """Holds of which the book says how long they live."""
+
+    async def expire(self) -> int: ...
+
+    async def sweep(self, due: Sequence[DueHold]) -> int: ...
+
+
 class Recovery:
     """Replays journals and sweeps holds. `find` yields the dead journals of this disk, each locked."""
 
@@ -62,6 +71,7 @@ class Recovery:
         events: Events,
         find: Callable[[], Iterator[DeadJournal]],
         name: str,
+        reservations: Reservations | None = None,
         policy: UnconfirmedPolicy = "progress",
         heartbeat_s: float = 5.0,
     ) -> None:
@@ -71,6 +81,7 @@ class Recovery:
         self._events = events
         self._find = find
         self._name = name
+        self._reservations = reservations
         self._policy = policy
         self._heartbeat_s = heartbeat_s
         self._seen: dict[tuple[str, str], float] = {}
@@ -137,10 +148,18 @@ class Recovery:
         }
         self._seen = {member: self._seen.get(member, now) for member in found}
         closed = 0
+        reserved: list[DueHold] = []
         for (account_id, hold_id), bucket in found.items():
-            if now - self._seen[(account_id, hold_id)] >= self._heartbeat_s * 0.9:
+            twice = now - self._seen[(account_id, hold_id)] >= self._heartbeat_s * 0.9
+            if is_reservation(hold_id):
+                reserved.append(DueHold(bucket, account_id, hold_id, twice))
+            elif twice:
                 closed += await self._close(bucket, account_id, hold_id)
-        return closed
+        return closed + (await self._reservations.sweep(reserved) if self._reservations and reserved else 0)
+
+    async def expire(self) -> int:
+        """Reservations whose time is over, whether or not Redis remembers them. How many were."""
+        return await self._reservations.expire() if self._reservations else 0
 
     async def _close(self, bucket: int, account_id: str, hold_id: str) -> bool:
         swept = await self._gate.claim(bucket, account_id, hold_id)
@@ -176,7 +195,7 @@ class Recovery:
         """Every heartbeat: siblings' journals, then due holds. A step that fails keeps no other from its turn."""
         while True:
             await asyncio.sleep(self._heartbeat_s)
-            for step in (self.reassert, self.replay, self.sweep):
+            for step in (self.reassert, self.replay, self.expire, self.sweep):
                 try:
                     await step()
                 except StoreUnavailable as error:

@@ -1,4 +1,5 @@
-"""The parent of `serve`: owns the listening socket, the data directory and the embedded Valkey; workers do the rest.
+"""The parent of `serve`: owns the listening socket, the data directory, the embedded Valkey and the book's clerk;
+workers do the rest.
 
 Workers end when the parent does (the pipe they watch closes), so a killed parent leaves nobody on the port. The
 embedded Valkey outlives a killed parent and is adopted by the next one.
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from faregate.credits.embedded import EmbeddedValkey
+from faregate.credits.embedded import EmbeddedValkey, socket_path
 from faregate.errors import ConfigError, StoreUnavailable
 from faregate.settings import Settings, child_environment
 
@@ -32,6 +33,7 @@ log = logging.getLogger("faregate")
 _POLL_S = 0.1
 _RESTART_MOST_S = 5.0
 _BIND_PATIENCE_S = 5.0
+_CLERK_PATIENCE_S = 5.0
 
 
 @dataclass(slots=True)
@@ -46,6 +48,54 @@ class _Worker:
     """Once it has ended: when it is started again."""
 
 
+class _Clerk:
+    """The process that writes an SQLite book for all workers. Its socket stays open while it is started again."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._path = socket_path(settings.data_dir, "book")
+        self.path = str(self._path)
+        self._url = settings.book_url
+        self._patience_s = settings.timing.shutdown_s + 10
+        self._watch, self._keep = os.pipe()
+        self._path.unlink(missing_ok=True)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(self.path)
+        self._path.chmod(0o600)
+        self._listener.listen(256)
+        self._started_at = 0.0
+        self._process = self._start()
+
+    def mend(self) -> None:
+        """Start it again if it has ended, at most once a second."""
+        if self._process.poll() is not None and time.monotonic() - self._started_at > 1:
+            log.warning("the book's clerk ended with %s, starting it again", self._process.returncode)
+            self._process = self._start()
+
+    def end(self) -> None:
+        """After the workers: it writes what it has, and goes."""
+        os.close(self._keep)
+        try:
+            self._process.wait(_CLERK_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        os.close(self._watch)
+        self._listener.close()
+        self._path.unlink(missing_ok=True)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self._started_at = time.monotonic()
+        listening, watch = self._listener.fileno(), self._watch
+        task = {"url": self._url, "fd": listening, "watch": watch, "patience_s": self._patience_s}
+        return subprocess.Popen(  # noqa: S603  # ourselves
+            [sys.executable, "-m", "faregate.clerk", json.dumps(task)],
+            pass_fds=(listening, watch),
+            stdin=subprocess.DEVNULL,
+            env=child_environment({}),
+            start_new_session=True,
+        )
+
+
 @dataclass(slots=True)
 class Parent:
     """One `faregate serve`. `arguments` is what workers need to load the same settings: config, overrides."""
@@ -58,6 +108,7 @@ class Parent:
     """Added to the workers' environment (never on a command line, where anybody could read it)."""
     _workers: dict[int, _Worker] = field(default_factory=dict)
     _valkey: EmbeddedValkey | None = None
+    _clerk: _Clerk | None = None
     _fresh: bool = False
     _stop: bool = False
 
@@ -67,7 +118,7 @@ class Parent:
             signal.signal(number, self._on_signal)
         make_data_dir(self.settings.data_dir)
         host, port = self.settings.server.host, self.settings.server.port
-        with self._owned(), _bound(host, port) as listener, self._embedded(), _pipe() as watch:
+        with self._owned(), _bound(host, port) as listener, self._embedded(), self._clerked(), _pipe() as watch:
             try:
                 return self._serve(listener, watch)
             finally:
@@ -118,6 +169,7 @@ class Parent:
         told, tell = os.pipe()
         task = dict(self.arguments) | {"fd": listener.fileno(), "watch": watch, "tell": tell, "index": index}
         task["fresh"] = self._fresh
+        task["clerk"] = self._clerk.path if self._clerk is not None else None
         environment = dict(self.environment)
         if self.settings.server.workers > 1:
             task["metrics_dir"] = environment["PROMETHEUS_MULTIPROC_DIR"] = str(self._metrics_dir)
@@ -134,6 +186,8 @@ class Parent:
 
     def _mend(self, listener: socket.socket, watch: int) -> None:
         self._mend_valkey()
+        if self._clerk is not None:
+            self._clerk.mend()
         for worker in list(self._workers.values()):
             if worker.process.poll() is None:
                 continue
@@ -190,6 +244,18 @@ class Parent:
             yield
         finally:
             self._valkey.stop()
+
+    @contextlib.contextmanager
+    def _clerked(self) -> Iterator[None]:
+        """PostgreSQL takes writes from everybody; SQLite's one writer gets a process of its own."""
+        if not self.settings.book_url.startswith("sqlite"):
+            yield
+            return
+        self._clerk = _Clerk(self.settings)
+        try:
+            yield
+        finally:
+            self._clerk.end()
 
     def _stopped(self) -> bool:
         """Changes behind our back."""

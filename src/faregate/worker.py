@@ -17,6 +17,7 @@ import uvloop
 
 from faregate import app
 from faregate.errors import FaregateError
+from faregate.gateway.corked import CorkedProtocol
 from faregate.settings import load
 
 
@@ -27,14 +28,19 @@ def main(task: dict[str, Any]) -> int:
         _log(settings.server.log_level, settings.server.log_format)
         app.prepare(settings)
         runtime = app.Runtime(
-            settings=settings, worker=task["index"], fresh=task["fresh"], say=_say, metrics_dir=_metrics_dir(task)
+            settings=settings,
+            worker=task["index"],
+            fresh=task["fresh"],
+            clerk=task.get("clerk"),
+            say=_say,
+            metrics_dir=_metrics_dir(task),
         )
     except FaregateError as error:
         sys.stderr.write(f"faregate: {error.message}\n")
         return 2
     config = uvicorn.Config(
         app.build(runtime),
-        http="httptools",
+        http=CorkedProtocol,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -15,6 +15,7 @@ import orjson
 import pytest
 from starlette.applications import Starlette
 
+from faregate.api.price_layer import PriceLayer
 from faregate.api.routes import routes
 from faregate.api.services import Services
 from faregate.auth.keys import hash_secret
@@ -33,6 +34,7 @@ from faregate.owner import Owner
 from faregate.pricing.catalog import LayeredCatalog
 from faregate.pricing.file import parse
 from faregate.providers.router import ModelRouter
+from faregate.reservations import Reserver
 
 ADMIN = "an-admin-key-of-at-least-32-characters"
 PRICES = """
@@ -153,12 +155,15 @@ def build_services(ledger: Ledger, gate: RedisGate, owner: Owner, metrics: Metri
     clock = SystemClock()
     kinds = {"my-llm": "openai", "openai": "openai"}
     catalog = LayeredCatalog(parse(PRICES), kinds=kinds)
+    reserver = Reserver(gate=gate, book=ledger.book, rows=ledger.reservations, clock=clock, events=metrics)
     return Services(
         keys=Principals(ledger.keys, gate, clock, admin_hash=hash_secret(ADMIN)),
         ledger=ledger,
         owner=owner,
+        reserver=reserver,
         gate=gate,
         catalog=catalog,
+        prices=PriceLayer(ledger.prices, catalog),
         router=ModelRouter(providers=kinds, models={"fast": ["my-llm/small"]}, card=catalog.card),
         clock=clock,
         metrics_text=metrics.text,

@@ -101,9 +101,16 @@ class Gateway:
 
     def worker_pids(self) -> list[int]:
         """Oldest first."""
+        return self._children("faregate.worker")
+
+    def clerk_pid(self) -> int:
+        """The process that writes the book."""
+        return self._children("faregate.clerk")[-1]
+
+    def _children(self, module: str) -> list[int]:
         with suppress(psutil.NoSuchProcess):
             children = psutil.Process(self.parent_pid).children()
-            return [child.pid for child in children if "faregate.worker" in child.cmdline()]
+            return [child.pid for child in children if module in child.cmdline()]
         return []
 
     def valkey_pid(self) -> int:
@@ -148,8 +155,8 @@ class Gateway:
         (self.folder / "faregate.yaml").write_text("".join(f"{key}: {value}\n" for key, value in sections.items()))
 
     def kill(self) -> None:
-        """SIGKILL for the parent and every worker, as near to at once as it gets."""
-        for pid in [self.parent_pid, *self.worker_pids()]:
+        """SIGKILL for the parent, every worker and the clerk, as near to at once as it gets."""
+        for pid in [self.parent_pid, *self.worker_pids(), *self._children("faregate.clerk")]:
             os.kill(pid, signal.SIGKILL)
         self._reap()
 

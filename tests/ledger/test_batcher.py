@@ -132,7 +132,7 @@ async def test_whatever_the_writer_throws_every_future_is_resolved(
     def broken(*_: object) -> list[Record]:
         raise MemoryError
 
-    monkeypatch.setattr("faregate.ledger.batcher.write_batch", broken)
+    monkeypatch.setattr("faregate.ledger.committer.write_batch", broken)
     answers = await asyncio.gather(*(world.book.commit(world.record()) for _ in range(5)), return_exceptions=True)
     assert [type(answer) for answer in answers] == [BookUnavailable] * 5
     monkeypatch.undo()

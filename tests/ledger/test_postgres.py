@@ -17,7 +17,7 @@ from faregate.errors import BookUnavailable, ConfigError, InvalidRequest
 from faregate.ledger import postgres
 from faregate.ledger.accounts import Accounts
 from faregate.ledger.audit import audit
-from faregate.ledger.batcher import COLLISIONS
+from faregate.ledger.committer import COLLISIONS
 from faregate.ledger.database import Database
 from faregate.ledger.engine import parse_url, transact
 from faregate.ledger.organizations import Organizations

@@ -69,7 +69,7 @@ async def test_usage_and_reservation_can_be_included(world: World) -> None:
     assert used.usage is not None
     assert used.usage.id == committed.usage_id
     assert confirmed.reservation is not None
-    assert confirmed.reservation["id"] == "res_1"
+    assert confirmed.reservation.id == "res_1"
 
 
 async def test_one_entry_and_only_ones_own(world: World) -> None:

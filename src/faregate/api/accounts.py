@@ -111,11 +111,12 @@ async def balance(services: Services, request: Request) -> Reply:
 
 
 async def _held(services: Services, account: Account) -> int:
-    """Held in Redis; 0 when the account is cold there (nothing has been held since Redis lost it)."""
+    """Held in Redis; when the account is cold there, what the book has reserved (no call has been held since)."""
     bucket = bucket_of(account.organization_id)
     seen = await services.gate.account(bucket, account.id)
     if "held" not in seen or seen.get("epoch") != await services.gate.epoch(bucket):
-        return 0
+        pending = await services.ledger.reservations.pending(account.id)
+        return sum(one.microcredits for one in pending)
     return int(seen["held"])
 
 

@@ -21,6 +21,7 @@ from faregate.core.price import PriceCard
 from faregate.core.pricing import price
 from faregate.core.usage import Usage
 from faregate.errors import ModelNotFound, ModelNotPriced, PermissionDenied
+from faregate.ledger.prices import Version
 from faregate.pricing.listing import ListedModel, listing
 
 _MILLION = Decimal(1_000_000)
@@ -75,19 +76,19 @@ class Catalogue:
     """The whole priced catalogue as JSON, kept for a minute: thousands of cards, most of a second to render."""
 
     def __init__(self) -> None:
-        self._kept: dict[str | None, tuple[float, asyncio.Task[bytes]]] = {}
+        self._kept: dict[tuple[str | None, Version], tuple[float, asyncio.Task[bytes]]] = {}
 
     async def whole(self, services: Services, asked_by: str) -> bytes:
         """Every model, as a JSON array; organizations without prices of their own share one."""
-        organization_id = asked_by if services.has_own_prices(asked_by) else None
-        now = services.clock.monotonic()
-        kept = self._kept.get(organization_id)
+        organization_id = asked_by if services.catalog.has_own_prices(asked_by) else None
+        key, now = (organization_id, services.prices.version), services.clock.monotonic()
+        kept = self._kept.get(key)
         if kept is None or now >= kept[0] + _KEPT_S or (kept[1].done() and kept[1].exception() is not None):
             if len(self._kept) >= _KEPT_MOST:
                 self._kept.clear()
             work = asyncio.to_thread(_whole, services, organization_id)
             kept = (now, asyncio.create_task(work))
-            self._kept[organization_id] = kept
+            self._kept[key] = kept
         return await asyncio.shield(kept[1])
 
 

@@ -7,11 +7,11 @@ own entry: it answers with that entry and charges nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 from faregate.api.auth import require_any, require_live
 from faregate.api.http import Request, encode
@@ -33,6 +33,8 @@ from faregate.ledger.accounts import Account
 from faregate.ledger.claims import mismatch
 from faregate.ledger.posting import Entry
 from faregate.ports import Ask, KeyChanged
+
+T = TypeVar("T")
 
 SCOPES: tuple[Scope, ...] = ("credits:write",)
 _BOOK_PATIENCE_S = 10.0
@@ -133,13 +135,27 @@ async def _deduct(
 
 async def take_exactly(services: Services, request: Request, intent: Record, scopes: Sequence[Scope]) -> Held:
     """A hold of exactly what is to be charged: all or nothing. Raises what the gate raises, and InvalidApiKey."""
+
+    def take(principal: Principal) -> Awaitable[Held]:
+        return services.owner.take(_ask(principal, intent), intent)
+
+    return await with_current_key(services, request, intent.organization_id, scopes, take)
+
+
+async def with_current_key(
+    services: Services,
+    request: Request,
+    organization_id: str,
+    scopes: Sequence[Scope],
+    act: Callable[[Principal], Awaitable[T]],
+) -> T:
+    """Do what takes a hold, with the key as it is now: the gate compares its rev. Raises InvalidApiKey."""
     principal = request.principal
-    elsewhere = principal.organization_id != intent.organization_id
-    if elsewhere:
-        principal = _acting_for(await services.keys.refresh(principal), intent.organization_id)
+    if principal.organization_id != organization_id:
+        principal = _acting_for(await services.keys.refresh(principal), organization_id)
     for _ in range(3):
         try:
-            return await services.owner.take(_ask(principal, intent), intent)
+            return await act(principal)
         except KeyChanged:
             principal = await services.keys.refresh(request.principal)
             require_any(principal, scopes)

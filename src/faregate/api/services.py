@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from faregate.api.once import Once
+from faregate.api.price_layer import PriceLayer
 from faregate.core.call import Hold, Principal, Snapshot
 from faregate.ledger.queries import Ledger
 from faregate.owner import Owner
 from faregate.ports import Clock, Keys, Router, SweptHold
 from faregate.pricing.catalog import LayeredCatalog
 from faregate.providers.router import Listed
+from faregate.reservations import Reserver
 
 
 class ControlGate(Protocol):
@@ -54,8 +56,10 @@ class Services:
     keys: Keys
     ledger: Ledger
     owner: Owner
+    reserver: Reserver
     gate: ControlGate
     catalog: LayeredCatalog
+    prices: PriceLayer
     router: ListingRouter
     clock: Clock
     metrics_text: Callable[[], bytes]
@@ -66,6 +70,4 @@ class Services:
     """Control-plane bodies are small: parsing a larger one would keep the event loop busy."""
     probes: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
     """More of what admission needs (a writable journal, ...): each raises StoreUnavailable when it is down."""
-    has_own_prices: Callable[[str], bool] = lambda _: False
-    """Whether an organization overrides prices: the others share one rendered catalogue."""
     once: Once = field(default_factory=Once)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator
@@ -11,11 +10,11 @@ from faregate.api.accounts import AccountQuery, replayable
 from faregate.api.fields import Amount, Limit, Metadata, Offset, Text, iso, pagination, span
 from faregate.api.http import Body, Reply, Request, ok
 from faregate.api.money import Debit, Deposit, add, deduct
+from faregate.api.reservations import reservation_json
 from faregate.api.services import Services
 from faregate.api.tenancy import Reference, account_of, find_account, organization_of
 from faregate.api.usage import record_json
 from faregate.core.money import credits, parse_credits
-from faregate.errors import NotFound
 from faregate.ledger.posting import Entry
 from faregate.ledger.transactions import Transaction, TransactionFilter
 
@@ -67,7 +66,7 @@ async def list_all(services: Services, request: Request) -> Reply:
     )
     parts = cast(frozenset[Part], frozenset(query.include.split(",")) if query.include else frozenset())
     page = await services.ledger.transactions.list(wanted, limit=query.limit, offset=query.offset, include=parts)
-    items = [_item_json(item, parts) for item in page.items]
+    items = [_item_json(item, parts, services.clock.now_us()) for item in page.items]
     return ok(items=items, pagination=pagination(page))
 
 
@@ -108,23 +107,10 @@ def entry_json(entry: Entry) -> dict[str, object]:
     }
 
 
-def _item_json(item: Transaction, parts: frozenset[Part]) -> dict[str, object]:
+def _item_json(item: Transaction, parts: frozenset[Part], now_us: int) -> dict[str, object]:
     shown = entry_json(item.entry)
     if "usage" in parts:
         shown["usage"] = None if item.usage is None else record_json(item.usage)
     if "reservation" in parts:
-        shown["reservation"] = None if item.reservation is None else _reservation_json(item.reservation)
+        shown["reservation"] = None if item.reservation is None else reservation_json(item.reservation, now_us)
     return shown
-
-
-def _reservation_json(row: Mapping[str, object]) -> dict[str, object]:
-    expires_us, amount = row["expires_us"], row["amount"]
-    if not isinstance(expires_us, int) or not isinstance(amount, int):
-        raise NotFound("the reservation cannot be read")
-    return {
-        "id": row["id"],
-        "accountId": row["account_id"],
-        "amount": credits(amount),
-        "status": row["state"],
-        "expiresAt": iso(expires_us),
-    }

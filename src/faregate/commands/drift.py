@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from faregate.commands.local import BUCKETS, WAIT_S, Book
+from faregate.core.reservation import is_reservation
 from faregate.credits.gate import parse_hold
 from faregate.credits.names import base, hold_keys, member
 from faregate.credits.pipe import Arg, Pipe
@@ -97,6 +98,8 @@ async def _compare(
         seqs[account] = wallet.seq
         found += balance_findings(account, seen, wallet.posted, wallet.seq, at_least.get(account, wallet.seq))
         found += await _without_deadline(pipe, bucket, account, seen.holds)
+        if seen.warm:
+            found += await _reservation_findings(book, pipe, bucket, account, seen.holds)
     return found, seqs
 
 
@@ -151,6 +154,27 @@ async def _without_deadline(pipe: Pipe, bucket: int, account: str, holds: Iterab
         score = await pipe.command((b"ZSCORE", f"{base(bucket)}due", member(account, hold)), WAIT_S)
         if score is None:
             found.append(Finding("deadline", hold, f"an open hold of {account} has no deadline"))
+    return found
+
+
+async def _reservation_findings(
+    book: Book, pipe: Pipe, bucket: int, account: str, holds: Mapping[str, int]
+) -> list[Finding]:
+    """What the book has reserved is held, and nothing else for longer than a sweep takes to see to it."""
+    found = []
+    for one in await book.ledger.reservations.pending(account):
+        if holds.get(one.id, -1) < one.microcredits:
+            held = holds.get(one.id, 0)
+            found.append(Finding("reservation", one.id, f"{one.microcredits} of {account} are reserved, {held} held"))
+    mine = [hold for hold in holds if is_reservation(hold)]
+    known = await book.ledger.reservations.look(mine) if mine else {}
+    now_s, _ = await pipe.command((b"TIME",), WAIT_S)
+    soon_ms = int(now_s) * 1000 + int(3000 * book.settings.timing.heartbeat_s) + 1000
+    for hold in mine:
+        state = known[hold].state if hold in known else "unknown"
+        due_ms = await pipe.command((b"ZSCORE", f"{base(bucket)}due", member(account, hold)), WAIT_S)
+        if state != "pending" and due_ms is not None and float(due_ms) > soon_ms:
+            found.append(Finding("reservation", hold, f"it is held for {account}, the book says {state}"))
     return found
 
 

@@ -12,6 +12,7 @@ from faregate.auth.keys import make
 from faregate.auth.limits import parse_limits
 from faregate.auth.scopes import parse_models, parse_scopes
 from faregate.clock import SystemClock
+from faregate.commands.local_reservations import LocalReservations
 from faregate.commands.shapes import account_json, hold_json, key_json, totals_json, usage_json
 from faregate.commands.shared import microseconds, parse_moment
 from faregate.core.call import Snapshot, bucket_of
@@ -193,6 +194,18 @@ class LocalDesk:
             "transactionId": entry.id,
         }
 
+    async def reserve(self, organization: str | None, reference: str, body: Mapping[str, Any]) -> Any:
+        account = await self._ledger.accounts.get(await self._organization(organization), reference)
+        return await self._reservations().create(account, body)
+
+    async def reservations(self, organization: str | None, query: Mapping[str, Any]) -> Sequence[Any]:
+        chosen, account = await self._organization(organization), query.get("accountId")
+        known = None if account is None else await self._ledger.accounts.get(chosen, account)
+        return await self._reservations().list(chosen, known, active_only=query["activeOnly"] == "true")
+
+    async def end_reservation(self, organization: str | None, verb: str, body: Mapping[str, Any]) -> Any:
+        return await self._reservations().end(await self._organization(organization), verb, body)
+
     async def usage(self, query: Mapping[str, Any]) -> Sequence[Any]:
         page = await self._ledger.usage.list(await self._filter(query), limit=int(query["limit"]))
         return [usage_json(record) for record in page.records]
@@ -212,6 +225,9 @@ class LocalDesk:
         for bucket in BUCKETS:
             rows += await _holds_of(self._book.pipe, bucket)
         return rows
+
+    def _reservations(self) -> LocalReservations:
+        return LocalReservations(self._ledger, self._gate, self._book.settings.timing.heartbeat_s)
 
     # What it rests on -----------------------------------------------------------------------------------
 

@@ -131,6 +131,22 @@ class RemoteDesk:
         granted = self._api.post("/v1/accounts/credits/add", {**body, **named})
         return {name: granted[name] for name in ("accountId", "externalId", "added", "balance", "transactionId")}
 
+    async def reserve(self, organization: str | None, reference: str, body: Mapping[str, Any]) -> Any:
+        named = {"accountId": reference, "organizationId": organization}
+        return self._api.post("/v1/reservations/create", {**body, **named})["reservation"]
+
+    async def reservations(self, organization: str | None, query: Mapping[str, Any]) -> Any:
+        found: list[Any] = []
+        while True:
+            page = self._api.get("/v1/reservations", organizationId=organization, offset=len(found), **query)
+            found += page["reservations"]
+            if not page["pagination"]["hasMore"]:
+                return found
+
+    async def end_reservation(self, organization: str | None, verb: str, body: Mapping[str, Any]) -> Any:
+        done = self._api.post(f"/v1/reservations/{verb}", {**body, "organizationId": organization})
+        return {name: value for name, value in done.items() if name not in ("success", "reservation")}
+
     async def usage(self, query: Mapping[str, Any]) -> Any:
         return self._api.get("/v1/usage", **query)["usageRecords"]
 

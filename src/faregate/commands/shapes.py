@@ -7,6 +7,7 @@ from uuid import UUID
 from faregate.auth.limits import limit_json
 from faregate.clock import SystemClock
 from faregate.commands.shared import moment_text
+from faregate.core.call import Reservation
 from faregate.core.ids import uuid7
 from faregate.core.money import credits
 from faregate.credits.gate import parse_hold
@@ -78,6 +79,23 @@ def totals_json(totals: Totals) -> dict[str, object]:
         "totalOutputTokens": totals.output_tokens,
         "totalCostUsd": totals.cost_usd,
         "totalCredits": credits(totals.charge_microcredits),
+    }
+
+
+def reservation_json(one: Reservation) -> dict[str, object]:
+    """A reservation as the API shows it."""
+    return {
+        "id": one.id,
+        "reservationId": one.caller_id,
+        "accountId": one.account_id,
+        "amount": credits(one.microcredits),
+        "actualAmount": None if one.actual is None else credits(one.actual),
+        "status": one.state_at(SystemClock().now_us()),
+        "operation": one.operation,
+        "model": one.model,
+        "transactionId": one.entry_id,
+        "expiresAt": moment_text(one.expires_us),
+        "createdAt": moment_text(one.created_us),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 from zlib import crc32
 
 from faregate.core.price import PriceCard
@@ -15,6 +15,7 @@ Window = Literal["minute", "hour", "day", "week", "month", "total"]
 HoldKind = Literal["call", "api", "arrears", "guard"]
 """`guard`: stands before records that are booked apart from it, and owes nothing itself."""
 RecordKind = Literal["actual", "unconfirmed", "adjustment", "ingested"]
+ReservationState = Literal["pending", "settled", "released", "expired"]
 
 
 def bucket_of(organization_id: str) -> int:
@@ -204,6 +205,8 @@ class Record:
     limit_keys: tuple[str, ...] = ()
     paid_by: str | None = None
     """An earlier entry that has paid for it: shown with it, nothing is charged."""
+    encoded: bytes | None = field(default=None, init=False, repr=False, compare=False)
+    """Its bytes, once somebody has asked for them (core.codec): the journal, Redis and the book's clerk share them."""
 
     @property
     def tokens(self) -> int:
@@ -213,6 +216,37 @@ class Record:
 
 def _count(value: object) -> int:
     return value if isinstance(value, int) else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """Credits an app has set aside over the API, as the book has them. Its hold in Redis has the same id.
+
+    pending -> settled | released | expired. Only the book moves it, and nothing leaves one of the last three.
+    """
+
+    id: str
+    organization_id: str
+    account_id: str
+    caller_id: str | None = None
+    """The caller's own id for it, unique in its organization."""
+    microcredits: int
+    actual: int | None = None
+    """What was charged at last; it may be more than was reserved."""
+    state: ReservationState = "pending"
+    operation: str | None = None
+    model: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    entry_id: str | None = None
+    limit_keys: tuple[str, ...] = ()
+    """The limit windows that admitted it."""
+    expires_us: int
+    created_us: int
+    updated_us: int
+
+    def state_at(self, now_us: int) -> ReservationState:
+        """Past its deadline it is expired, whether or not somebody has written that down already."""
+        return "expired" if self.state == "pending" and self.expires_us <= now_us else self.state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,6 +272,8 @@ class Snapshot:
     gated: bool = False
     """The account has had holds before (so a fresh gate must wait for their owners)."""
     limits: tuple[LimitState, ...] = ()
+    reservations: tuple[Reservation, ...] = ()
+    """The pending ones, for a gate that has lost them; only read for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

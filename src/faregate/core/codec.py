@@ -16,12 +16,14 @@ from faregate.core.call import Hold, Record
 from faregate.core.price import LongContext, PriceCard
 
 _DECIMALS = ("cost_usd", "multiplier", "markup_percent", "credits_per_usd")
-_RECORD_FIELDS = tuple(f.name for f in fields(Record))
+_RECORD_FIELDS = tuple(f.name for f in fields(Record) if f.name != "encoded")
 _HOLD_FIELDS = tuple(f.name for f in fields(Hold) if f.name != "asked_at")
 _CARD_CACHE_SIZE = 1024
 
 _cards: OrderedDict[str, orjson.Fragment] = OrderedDict()
 """A card is encoded once; records of the same card share its bytes."""
+_decoded: OrderedDict[str, PriceCard] = OrderedDict()
+"""And decoded once: a card's id is the hash of what is in it."""
 
 
 def _default(value: object) -> object:
@@ -33,11 +35,15 @@ def _default(value: object) -> object:
 
 
 def encode_record(record: Record) -> bytes:
-    """A record as JSON; decimals as strings, the card whole."""
+    """A record as JSON; decimals as strings, the card whole. Encoded once, however often it is asked for."""
+    if record.encoded is not None:
+        return record.encoded
     out: dict[str, object] = {name: getattr(record, name) for name in _RECORD_FIELDS}
     if record.card is not None:
         out["card"] = _card_fragment(record.card)
-    return orjson.dumps(out, default=_default)
+    encoded = orjson.dumps(out, default=_default)
+    object.__setattr__(record, "encoded", encoded)
+    return encoded
 
 
 def decode_record(data: bytes) -> Record:
@@ -54,10 +60,19 @@ def _record(raw: Mapping[str, Any]) -> Record:
     for name in _DECIMALS:
         if name in known:
             known[name] = Decimal(known[name])
-    known["card"] = decode_card(known["card"]) if known.get("card") else None
+    known["card"] = _kept_card(known["card"]) if known.get("card") else None
     known["lines"] = tuple(tuple(line) for line in known.get("lines", ()))
     known["limit_keys"] = tuple(known.get("limit_keys", ()))
     return Record(**known)
+
+
+def _kept_card(raw: Mapping[str, Any]) -> PriceCard:
+    found = _decoded.get(raw["id"])
+    if found is None:
+        found = _decoded[raw["id"]] = decode_card(raw)
+        if len(_decoded) > _CARD_CACHE_SIZE:
+            _decoded.popitem(last=False)
+    return found
 
 
 def encode_hold(hold: Hold) -> bytes:

@@ -86,6 +86,8 @@ def finished_record(
     candidate: Candidate,
     estimate: Estimate,
     principal: Principal,
+    *,
+    duration_ms: int = 0,
 ) -> tuple[Record, Cost] | None:
     """The record of a call that is over and its exact cost; None when nothing is owed."""
     usage, estimated = billable_usage(outcome, call, estimate)
@@ -108,6 +110,7 @@ def finished_record(
         estimated=estimated or owed.guessed,
         outcome=_word(outcome),
         status=outcome.status,
+        duration_ms=duration_ms,
         raw_usage=reading.raw_usage.decode("utf-8", "replace") or None,
     )
     return record, owed.cost

@@ -27,9 +27,9 @@ _SOCKET_PATH_BYTES = 100
 """sun_path holds 108 bytes with its NUL; the server appends nothing, but leave room."""
 
 
-def socket_path(data_dir: Path) -> Path:
+def socket_path(data_dir: Path, name: str = "valkey") -> Path:
     """Where the data directory's server listens: inside it, or in a short private path when that is too long."""
-    inside = data_dir / "valkey.sock"
+    inside = data_dir / f"{name}.sock"
     if len(os.fsencode(inside)) <= _SOCKET_PATH_BYTES:
         return inside
     digest = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
@@ -37,7 +37,7 @@ def socket_path(data_dir: Path) -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
         raise StoreUnavailable("the folder for the embedded store's socket belongs to another user")
-    return folder / f"{digest}.sock"
+    return folder / f"{digest}-{name}.sock"
 
 
 def url(data_dir: Path) -> str:

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from faregate.core.call import Hold, HoldKind, Limit, LimitState, Principal, Snapshot
+from faregate.core.call import Hold, HoldKind, Limit, LimitState, Principal, Reservation, Snapshot
+from faregate.core.codec import encode_record
+from faregate.core.reservation import hold_of, record_of
 from faregate.core.windows import FAR_FUTURE_S, window_bounds
 from faregate.credits import names
 from faregate.credits.pipe import Arg, Pipe
@@ -174,14 +176,28 @@ class RedisGate:
     async def _rebuild(self, account_id: str, bucket: int, ticket: str, windows: list[tuple[Limit, int, int]]) -> None:
         counted = [(limit, start_s) for limit, start_s, _ in windows if limit.kind != "concurrency"]
         snapshot = await self._book.snapshot(account_id, counted, gate=True)
-        args: list[Arg] = [ticket, *_absolutes(snapshot), int(snapshot.gated), 0]
+        now_us = self._clock.now_us()
+        args: list[Arg] = [ticket, *_absolutes(snapshot), int(snapshot.gated), len(snapshot.reservations)]
+        for reservation in snapshot.reservations:
+            args += _lost_reservation(reservation, now_us)
         ends = {names.limit_key(limit, start_s): end_s for limit, start_s, end_s in windows}
         week_ms = 7 * 24 * 3600 * 1000
-        now_ms = self._clock.now_us() // 1000
+        now_ms = now_us // 1000
         for state in snapshot.limits:
             until_ms = min(ends[state.key] * 1000, now_ms) + week_ms
             args += [names.limit_window(bucket, state.key), state.used, state.seq, until_ms]
-        await self._pipe.run("rebuild", names.hold_keys(bucket, account_id), args, self._timing.close_wait_s)
+        keys = names.hold_keys(bucket, account_id)
+        if await self._pipe.run("rebuild", keys, args, self._timing.close_wait_s) == b"ok":
+            await self._forget_ended(snapshot, bucket)
+
+    async def _forget_ended(self, snapshot: Snapshot, bucket: int) -> None:
+        """A reservation that ended after it was read and before it was put back: nobody else drops that hold."""
+        if not snapshot.reservations:
+            return
+        now = await self._book.snapshot(snapshot.account_id, (), gate=True)
+        pending = {reservation.id for reservation in now.reservations}
+        ended = [one for one in snapshot.reservations if one.id not in pending]
+        await in_slices(ended, lambda one: self.settle(hold_of(one), now, bucket))
 
     async def _apply(self, account_id: str, bucket: int) -> None:
         snapshot = await self._book.snapshot(account_id, (), gate=False)
@@ -229,7 +245,7 @@ class RedisGate:
             hold.id,
             names.member(hold.account_id, hold.id),
             "" if beat.microcredits is None else beat.microcredits,
-            self._timing.deadline_ms,
+            beat.ttl_ms or self._timing.deadline_ms,
             beat.progress_microcredits,
         )
         return _answer(await self._hold_script("extend", hold, args))
@@ -247,7 +263,7 @@ class RedisGate:
             names.member(hold.account_id, hold.id),
             hold.kind,
             hold.microcredits,
-            self._timing.deadline_ms,
+            lost.ttl_ms or self._timing.deadline_ms,
             lost.progress_microcredits,
             hold.tokens or 0,
             names.limits_text(hold),
@@ -381,6 +397,15 @@ def _seen(task: asyncio.Task[None]) -> None:
 
 def _absolutes(snapshot: Snapshot) -> list[Arg]:
     return [snapshot.posted, snapshot.seq, snapshot.overdraft, snapshot.fresh_until_ms]
+
+
+def _lost_reservation(reservation: Reservation, now_us: int) -> list[Arg]:
+    """A pending reservation's hold as the scripts write it, with what is left of its time."""
+    hold = hold_of(reservation)
+    text = ("1", hold.kind, "o", str(hold.microcredits), "0", "0", names.limits_text(hold))
+    meta = encode_record(record_of(reservation, reservation.microcredits))
+    ttl_ms = max(1, (reservation.expires_us - now_us) // 1000)
+    return [hold.id, names.member(hold.account_id, hold.id), ttl_ms, "|".join(text).encode() + b"|" + meta]
 
 
 def _limit_triple(bucket: int, state: LimitState) -> list[Arg]:

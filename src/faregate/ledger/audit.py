@@ -99,6 +99,18 @@ def check_usage(conn: Connection) -> Iterator[Finding]:
         yield Finding("usage", entry, f"its usage record {usage} is missing")
 
 
+def check_reservations(conn: Connection) -> Iterator[Finding]:
+    """What was confirmed has one entry of that amount and account; nothing else has charged."""
+    sql = (
+        "SELECT r.id, r.state, r.actual, e.id, e.amount FROM reservations r LEFT JOIN entries e"
+        " ON e.hold_id = r.hold_id WHERE (r.state = 'settled' AND (e.id IS NULL OR r.entry_id IS NULL"
+        " OR e.id <> r.entry_id OR e.amount <> -r.actual OR e.account_id <> r.account_id))"
+        " OR (r.state <> 'settled' AND e.id IS NOT NULL)"
+    )
+    for reservation, state, actual, entry, amount in _stream(conn, sql):
+        yield Finding("reservation", reservation, f"{state} at {actual}, its entry {entry} says {amount}")
+
+
 # Grants -------------------------------------------------------------------------------------------------
 
 
@@ -215,6 +227,7 @@ def _check_windows(conn: Connection, turn: int, passes: int) -> Iterator[Finding
 CHECKS: tuple[Callable[[Connection], Iterator[Finding]], ...] = (
     check_entries,
     check_usage,
+    check_reservations,
     check_grants,
     check_rollups,
     check_windows,

@@ -17,12 +17,12 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
+from sqlalchemy.exc import SQLAlchemyError
 
 from faregate.core.call import Committed, Record
-from faregate.errors import BookRefused, BookUnavailable, FaregateError
-from faregate.ledger.commit import write_batch
-from faregate.ledger.faults import ROW_FAULTS, is_collision, is_refusal, is_row_fault, is_wait, refused, unavailable
+from faregate.errors import BookUnavailable, FaregateError
+from faregate.ledger.committer import Committer
+from faregate.ledger.faults import is_refusal, refused, unavailable
 from faregate.ledger.postgres import on_loop
 
 T = TypeVar("T")
@@ -33,12 +33,6 @@ log = logging.getLogger(__name__)
 
 MAX_BATCH = 200
 MAX_QUEUED = 20_000
-
-COLLISIONS = 4
-"""How often a transaction is run again after a deadlock or a serialization failure."""
-
-WAITS = 2
-"""How many accounts of one batch may be waited for singly: each costs a lock timeout."""
 
 
 @dataclass(slots=True, eq=False)
@@ -59,8 +53,7 @@ class Writer:
         max_batch: int = MAX_BATCH,
         max_queued: int = MAX_QUEUED,
     ) -> None:
-        self._engine = engine
-        self._now_us = now_us
+        self._committer = Committer(engine, now_us)
         self._max_batch = max_batch
         self._max_queued = max_queued
         self._queue: SimpleQueue[_Item | None] = SimpleQueue()
@@ -149,7 +142,7 @@ class Writer:
     def _serve(self, items: Sequence[_Item]) -> None:
         records = [item for item in items if not callable(item.work)]
         try:
-            outcomes = self._commit([cast(Record, item.work) for item in records])
+            outcomes = self._committer.commit([cast(Record, item.work) for item in records])
         except BaseException as error:
             log.exception("the book's writer failed")
             outcomes = [unavailable(error) for _ in records]
@@ -158,62 +151,9 @@ class Writer:
             if callable(item.work):
                 _resolve(self, [item], [self._run(item.work)])
 
-    def _transact(self, work: Callable[[Connection], T]) -> T:
-        for _ in range(COLLISIONS):
-            try:
-                with self._engine.begin() as conn:
-                    return work(conn)
-            except DBAPIError as error:
-                if not is_collision(error):
-                    raise
-        with self._engine.begin() as conn:
-            return work(conn)
-
-    def _commit(self, records: Sequence[Record]) -> Sequence[Outcome]:
-        if not records:
-            return []
-        try:
-            return self._transact(lambda conn: write_batch(conn, records, self._now_us()))
-        except (*ROW_FAULTS, SQLAlchemyError, OSError) as error:
-            if is_wait(error) and len(records) > 1:
-                return self._commit_apart(records)
-            if not is_row_fault(error):
-                return [unavailable(error) for _ in records]
-        return self._commit_singly(records)
-
-    def _commit_apart(self, records: Sequence[Record]) -> Sequence[Outcome]:
-        """Each in a transaction of its own: who waits for a lock holds none that others wait for."""
-        outcomes: list[Outcome] = []
-        locked: dict[str, BookUnavailable] = {}
-        for record in records:
-            known = locked.get(record.account_id)
-            if known is None and len(locked) >= WAITS:
-                known = BookUnavailable("the book cannot be reached: too much in it is locked")
-            outcome = self._commit_singly([record])[0] if known is None else known
-            if isinstance(outcome, BookUnavailable):
-                locked.setdefault(record.account_id, outcome)
-            outcomes.append(outcome)
-        return outcomes
-
-    def _commit_singly(self, records: Sequence[Record]) -> Sequence[Outcome]:
-        try:
-            return self._transact(lambda conn: [self._commit_one(conn, record) for record in records])
-        except (SQLAlchemyError, OSError) as error:
-            return [unavailable(error) for _ in records]
-
-    def _commit_one(self, conn: Connection, record: Record) -> Outcome:
-        try:
-            with conn.begin_nested():
-                return write_batch(conn, [record], self._now_us())[0]
-        except (*ROW_FAULTS, StatementError) as error:
-            if not is_row_fault(error):
-                raise
-            log.error("the book refuses a record of hold %s: %s", record.hold_id, type(error).__name__)
-            return error if isinstance(error, BookRefused) else refused(error)
-
     def _run(self, job: Job) -> Outcome:
         try:
-            return self._transact(job)
+            return self._committer.transact(job)
         except FaregateError as error:
             return error
         except (SQLAlchemyError, OSError) as error:

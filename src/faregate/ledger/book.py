@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from sqlalchemy import Connection
 
@@ -14,6 +15,7 @@ from faregate.ledger import tables
 from faregate.ledger.database import Database
 from faregate.ledger.grants import Grant
 from faregate.ledger.posting import Entry, Line, Posting, Wallet, read_wallets
+from faregate.ledger.reservations import read_pending
 from faregate.ledger.windows import Key, read_windows
 
 
@@ -33,11 +35,12 @@ class SqlBook:
     async def snapshot(self, account_id: str, limits: Sequence[tuple[Limit, int]], *, gate: bool) -> Snapshot:
         """The account and its limit windows (limit, window start in s). Raises NotFound.
 
-        `gate` marks that it will have holds; `gated` is what held before. Due grants are booked first.
+        `gate` marks that it will have holds, and brings the pending reservations; `gated` is what held before.
+        Due grants are booked first.
         """
         keys = [(limit.id, start) for limit, start in limits]
         now_us = self._database.now_us()
-        wallet, snapshot = await self._database.read(_read, account_id, keys)
+        wallet, snapshot = await self._database.read(_read, account_id, keys, gate=gate, now_us=now_us)
         due = wallet.grants_until_us is not None and wallet.grants_until_us <= now_us
         if due or (gate and not wallet.gated):
             return await self._database.upkeep(_refresh, account_id, keys, gate=gate, now_us=now_us)
@@ -100,12 +103,19 @@ def _credit_line(
     )
 
 
-def _read(conn: Connection, account_id: str, keys: Sequence[Key]) -> tuple[Wallet, Snapshot]:
+def _read(
+    conn: Connection, account_id: str, keys: Sequence[Key], *, gate: bool, now_us: int
+) -> tuple[Wallet, Snapshot]:
     wallet = read_wallets(conn, [account_id], lock=False).get(account_id)
     if wallet is None:
         raise NotFound("no such account", param="accountId")
+    return wallet, _snapshot(conn, wallet, keys, gate=gate, now_us=now_us)
+
+
+def _snapshot(conn: Connection, wallet: Wallet, keys: Sequence[Key], *, gate: bool, now_us: int) -> Snapshot:
     states = read_windows(conn, keys)
-    return wallet, wallet.snapshot(tuple(states[key] for key in keys))
+    snapshot = wallet.snapshot(tuple(states[key] for key in keys))
+    return replace(snapshot, reservations=read_pending(conn, wallet.id, now_us)) if gate else snapshot
 
 
 def _posting(conn: Connection, account_id: str, now_us: int) -> tuple[Posting, Wallet]:
@@ -122,8 +132,7 @@ def _refresh(conn: Connection, account_id: str, keys: Sequence[Key], *, gate: bo
     if gate and not wallet.gated:
         mark = tables.accounts.update().where(tables.accounts.c.id == account_id).values(gated_us=now_us)
         conn.execute(mark)
-    states = read_windows(conn, keys)
-    return wallet.snapshot(tuple(states[key] for key in keys))
+    return _snapshot(conn, wallet, keys, gate=gate, now_us=now_us)
 
 
 def _add(

@@ -14,6 +14,7 @@ from faregate.core.call import Committed, Record
 from faregate.errors import InvalidRequest
 from faregate.ledger.batcher import MAX_BATCH, MAX_QUEUED, Writer
 from faregate.ledger.claims import do_once, next_step
+from faregate.ledger.clerk_line import ClerkLine
 from faregate.ledger.engine import reader_engine, wall_us, writer_engine
 from faregate.ledger.faults import is_refusal, unavailable
 from faregate.ledger.postgres import on_loop
@@ -40,7 +41,9 @@ class Database:
         lanes: int = LANES,
         max_batch: int = MAX_BATCH,
         max_queued: int = MAX_QUEUED,
+        clerk: str | None = None,
     ) -> None:
+        """`clerk`: the socket of the process that commits records for all workers (SQLite)."""
         self.url = database_url
         self.now_us = now_us
         self._write_engine = writer_engine(database_url, size=lanes)
@@ -49,10 +52,11 @@ class Database:
         self._reading: set[asyncio.Task[object]] = set()
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="faregate-reader")
         self.writer = Writer(self._write_engine, now_us=now_us, lanes=lanes, max_batch=max_batch, max_queued=max_queued)
+        self._line = ClerkLine(clerk, max_queued=max_queued) if clerk is not None else None
 
     async def commit(self, record: Record) -> Committed:
         """Group commit. Raises BookUnavailable, BookRefused."""
-        return await self.writer.commit(record)
+        return await (self._line or self.writer).commit(record)
 
     async def write(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work(conn, ...)` in a transaction of its own. Raises BookUnavailable, and what `work` raises.
@@ -91,6 +95,8 @@ class Database:
 
     async def close(self) -> None:
         """Finish what is queued and give the connections back."""
+        if self._line is not None:
+            await self._line.close()
         await self.writer.close()
         if self._on_loop:
             await asyncio.gather(*self._reading, return_exceptions=True)

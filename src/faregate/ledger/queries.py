@@ -16,6 +16,8 @@ from faregate.ledger.idempotency import Idempotency
 from faregate.ledger.ingested import Ingested
 from faregate.ledger.keys import ApiKeys
 from faregate.ledger.organizations import Bootstrap, Organizations
+from faregate.ledger.prices import Prices
+from faregate.ledger.reservations import Reservations
 from faregate.ledger.summary import Summaries
 from faregate.ledger.transactions import Transactions
 from faregate.ledger.usage import UsageRecords
@@ -24,13 +26,15 @@ from faregate.ledger.usage import UsageRecords
 class Ledger:
     """One process's book. Open it after forking, on a database that `schema.prepare` has brought up."""
 
-    def __init__(self, database_url: str, *, now_us: Callable[[], int] = wall_us) -> None:
-        self.database = Database(database_url, now_us=now_us)
+    def __init__(self, database_url: str, *, now_us: Callable[[], int] = wall_us, clerk: str | None = None) -> None:
+        self.database = Database(database_url, now_us=now_us, clerk=clerk)
         self.book = SqlBook(self.database)
         self.accounts = Accounts(self.database)
         self.organizations = Organizations(self.database)
         self.idempotency = Idempotency(self.database)
         self.keys = ApiKeys(self.database)
+        self.prices = Prices(self.database)
+        self.reservations = Reservations(self.database)
         self.transactions = Transactions(self.database)
         self.usage = UsageRecords(self.database)
         self.ingested = Ingested(self.database)

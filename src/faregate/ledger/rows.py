@@ -1,20 +1,21 @@
-"""A record as a row of `usage_records`, its price card as a row of `cards`, and both back again."""
+"""Records, price cards and reservations as rows, and back again."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
 import orjson
-from sqlalchemy import Connection
+from sqlalchemy import Connection, RowMapping
 
-from faregate.core.call import Record
+from faregate.core.call import Record, Reservation
 from faregate.core.codec import decode_card, encode_card
 from faregate.core.money import EXACT
 from faregate.core.price import PriceCard
 from faregate.ledger.dialect import Row, exact_param
-from faregate.ledger.posting import to_json
+from faregate.ledger.posting import from_json, to_json
 
 COUNTS = ("input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
 """Counts with a column of their own."""
@@ -28,7 +29,8 @@ def storable(conn: Connection, record: Record) -> Record:
     if conn.dialect.name != "postgresql":
         return record
     texts = (record.description, record.raw_usage, record.request_id, record.public_model, record.model)
-    if not any(_NUL in text for text in (*texts, *record.attribution, *record.attribution.values()) if text):
+    values: tuple[object, ...] = (*texts, *record.attribution, *record.attribution.values())
+    if not any(_NUL in text for text in values if isinstance(text, str)):
         return record
     return replace(
         record,
@@ -37,12 +39,17 @@ def storable(conn: Connection, record: Record) -> Record:
         request_id=_without_nul(record.request_id),
         public_model=_without_nul(record.public_model),
         model=_without_nul(record.model),
-        attribution={_without_nul(name): _without_nul(value) for name, value in record.attribution.items()},
+        attribution={_without_nul(name): _plain(value) for name, value in record.attribution.items()},
     )
 
 
 def _without_nul(text: str) -> str:
     return text.replace(_NUL, "\N{REPLACEMENT CHARACTER}")
+
+
+def _plain(value: Any) -> Any:
+    """A deduction's metadata may be any JSON, which the API has looked at."""
+    return _without_nul(value) if isinstance(value, str) else value
 
 
 def usage_row(
@@ -140,3 +147,46 @@ def card_row(card: PriceCard) -> Row:
 def load_card(body: str) -> PriceCard:
     """The card that `card_row` wrote."""
     return decode_card(orjson.loads(body))
+
+
+def reservation_row(one: Reservation) -> Row:
+    """Columns in the table's order."""
+    return (
+        one.id,
+        one.organization_id,
+        one.account_id,
+        one.id,
+        one.caller_id,
+        one.microcredits,
+        one.actual,
+        one.state,
+        one.operation,
+        one.model,
+        to_json(dict(one.metadata)),
+        one.entry_id,
+        " ".join(one.limit_keys) or None,
+        one.expires_us,
+        one.created_us,
+        one.updated_us,
+    )
+
+
+def read_reservation(row: RowMapping) -> Reservation:
+    """A row as a reservation."""
+    return Reservation(
+        id=row["id"],
+        organization_id=row["organization_id"],
+        account_id=row["account_id"],
+        caller_id=row["caller_id"],
+        microcredits=row["amount"],
+        actual=row["actual"],
+        state=row["state"],
+        operation=row["operation"],
+        model=row["model"],
+        metadata=from_json(row["meta"]),
+        entry_id=row["entry_id"],
+        limit_keys=tuple((row["limit_keys"] or "").split()),
+        expires_us=row["expires_us"],
+        created_us=row["created_us"],
+        updated_us=row["updated_us"],
+    )

@@ -308,6 +308,7 @@ reservations = Table(
     _text("model", null=True),
     _text("meta", null=True),
     _text("entry_id", null=True),
+    _text("limit_keys", null=True),  # space-separated windows that admitted it
     _big("expires_us"),
     _big("created_us"),
     _big("updated_us"),
@@ -315,6 +316,13 @@ reservations = Table(
     UniqueConstraint("hold_id"),
     CheckConstraint("state IN ('pending', 'settled', 'released', 'expired')", name="state"),
     Index("ix_reservations_account_id_state", "account_id", "state"),
+    Index("ix_reservations_organization_id_id", "organization_id", "id"),
+    Index(
+        "ix_reservations_expires_us",
+        "expires_us",
+        sqlite_where=text("state = 'pending'"),
+        postgresql_where=text("state = 'pending'"),
+    ),
 )
 
 prices = Table(

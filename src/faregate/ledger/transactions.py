@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, func, select
 
+from faregate.core.call import Reservation
 from faregate.errors import NotFound
 from faregate.ledger import tables
 from faregate.ledger.accounts import Page
 from faregate.ledger.database import Database
 from faregate.ledger.posting import Entry, from_json
+from faregate.ledger.rows import read_reservation
 from faregate.ledger.usage import UsageRecord, records_by_id, records_paid_by
 
 _t = tables.entries.c
@@ -47,8 +48,7 @@ class Transaction:
 
     entry: Entry
     usage: UsageRecord | None = None
-    reservation: Mapping[str, object] | None = None
-    """Columns of `reservations`."""
+    reservation: Reservation | None = None
 
 
 class Transactions:
@@ -70,7 +70,7 @@ class Transactions:
 
     async def get(self, organization_id: str, transaction_id: str) -> Entry:
         """One entry. Raises NotFound."""
-        return await self._database.read(_get, organization_id, transaction_id)
+        return await self._database.read(get_entry, organization_id, transaction_id)
 
     async def by_hold(self, organization_id: str, hold_id: str) -> Entry | None:
         """The entry of a debit without a usage record, by its hold's id."""
@@ -105,11 +105,12 @@ def _with_usage(conn: Connection, items: list[Transaction]) -> list[Transaction]
 def _with_reservations(conn: Connection, items: list[Transaction]) -> list[Transaction]:
     holds = [item.entry.hold_id for item in items if item.entry.hold_id is not None]
     query = select(tables.reservations).where(tables.reservations.c.hold_id.in_(holds))
-    found = {row["hold_id"]: dict(row) for row in conn.execute(query).mappings()}
+    found = {row["hold_id"]: read_reservation(row) for row in conn.execute(query).mappings()}
     return [replace(item, reservation=found.get(item.entry.hold_id or "")) for item in items]
 
 
-def _get(conn: Connection, organization_id: str, transaction_id: str) -> Entry:
+def get_entry(conn: Connection, organization_id: str, transaction_id: str) -> Entry:
+    """One entry, within the caller's transaction. Raises NotFound."""
     query = select(tables.entries).where(_t.id == transaction_id, _t.organization_id == organization_id)
     row = conn.execute(query).mappings().first()
     if row is None:

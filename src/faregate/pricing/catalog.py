@@ -82,6 +82,10 @@ class LayeredCatalog:
         self._organizations = {organization: tuple(found) for organization, found in own.items()}
         self._cache = {}
 
+    def has_own_prices(self, organization_id: str) -> bool:
+        """Whether an organization overrides prices: all others see the same catalogue."""
+        return organization_id in self._organizations
+
     def set_file_entries(self, entries: Sequence[PriceEntry]) -> None:
         """Replace the prices file's cards (a reload)."""
         self._file = tuple(entries)
@@ -107,9 +111,10 @@ class LayeredCatalog:
         kind = self.kinds.get(provider) or (kind_of(provider) if provider else "")
         return self.card(provider=provider, kind=kind, model=model, organization_id=organization_id, now_us=now_us)
 
-    def names(self) -> Iterable[tuple[str, str]]:
+    def names(self, organization_id: str | None = None) -> Iterable[tuple[str, str]]:
         """Every (provider or kind, model) that some layer names exactly, best layer first; with repeats."""
-        for entry in (*self._api, *self._file, *self._shipped_entries()):
+        own = self._organizations.get(organization_id or "", ())
+        for entry in (*own, *self._api, *self._file, *self._shipped_entries()):
             yield from ((entry.provider, name) for name in entry.names if not name.endswith("*"))
         yield from genai.models()
         yield from litellm_map.models()

@@ -48,7 +48,7 @@ def listing(
     The whole catalogue is some thousand cards (tens of milliseconds a thousand): call it in a thread.
     """
     found: dict[tuple[str, str], ListedModel] = {}
-    for seller, model in _wanted(catalog, provider, model_id):
+    for seller, model in _wanted(catalog, provider, model_id, organization_id):
         if (seller, model) in found:
             continue
         card = catalog.find(model, provider=seller, organization_id=organization_id, now_us=now_us)
@@ -57,12 +57,14 @@ def listing(
     return [found[key] for key in sorted(found)]
 
 
-def _wanted(catalog: LayeredCatalog, provider: str | None, model_id: str | None) -> Iterator[tuple[str, str]]:
+def _wanted(
+    catalog: LayeredCatalog, provider: str | None, model_id: str | None, organization_id: str | None
+) -> Iterator[tuple[str, str]]:
     if provider is not None and model_id is not None:
         yield provider, model_id
         return
     kind = None if provider is None else catalog.kinds.get(provider, kind_of(provider))
-    for seller, model in catalog.names():
+    for seller, model in catalog.names(organization_id):
         if model_id is not None and model != model_id.lower():
             continue
         if provider is not None and seller not in (provider, kind, "*"):

@@ -2,7 +2,7 @@
 --
 -- KEYS  gate, account, holds, due
 -- ARGV  1 ticket · 2 posted · 3 seq · 4 overdraft · 5 fresh_until ms · 6 gated (0|1)
---       7 number of api holds, each: hold id, member, ttl ms, hold text
+--       7 number of pending reservations, each: hold id, member, ttl ms, hold text
 --       then for each limit window: key, used, seq, expiry (ms since 1970)
 -- Reply ok · stale
 
@@ -12,13 +12,23 @@ if gate.ticket ~= ARGV[1] then return 'stale' end
 local again = warm(KEYS[2], gate.epoch)
 take_snapshot(KEYS[2], ARGV[2], ARGV[3], ARGV[4], ARGV[5])
 
-local next_arg = 8
+local next_arg, pending = 8, {}
 for _ = 1, tonumber(ARGV[7]) do
-  if redis.call('HSETNX', KEYS[3], ARGV[next_arg], ARGV[next_arg + 3]) == 1 then
+  local new = redis.call('HSETNX', KEYS[3], ARGV[next_arg], ARGV[next_arg + 3]) == 1
+  if new then move_limits(read_hold(ARGV[next_arg + 3]), 1, false) end
+  if new or not again then -- What a lost tail brings back has an older deadline than the book.
     redis.call('ZADD', KEYS[4], string.format('%.0f', now + tonumber(ARGV[next_arg + 2])), ARGV[next_arg + 1])
-    move_limits(read_hold(ARGV[next_arg + 3]), 1, false)
   end
+  pending[ARGV[next_arg]] = true
   next_arg = next_arg + 4
+end
+if not again then -- A reservation the book has ended came back with the tail, or is not in the book yet: look at once.
+  local account = string.match(KEYS[2], ':acct:(.*)$')
+  for _, id in ipairs(redis.call('HKEYS', KEYS[3])) do
+    if string.sub(id, 1, 4) == 'res_' and not pending[id] then
+      redis.call('ZADD', KEYS[4], string.format('%.0f', now), account .. '|' .. id)
+    end
+  end
 end
 
 for i = next_arg, #ARGV, 4 do

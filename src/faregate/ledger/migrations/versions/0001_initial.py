@@ -346,6 +346,7 @@ def _create_tables() -> None:
         sa.Column("model", TEXT, nullable=True),
         sa.Column("meta", TEXT, nullable=True),
         sa.Column("entry_id", TEXT, nullable=True),
+        sa.Column("limit_keys", TEXT, nullable=True),
         sa.Column("expires_us", sa.BigInteger(), nullable=False),
         sa.Column("created_us", sa.BigInteger(), nullable=False),
         sa.Column("updated_us", sa.BigInteger(), nullable=False),
@@ -358,6 +359,15 @@ def _create_tables() -> None:
         sa.UniqueConstraint("organization_id", "caller_id", name=op.f("uq_reservations_organization_id_caller_id")),
     )
     op.create_index("ix_reservations_account_id_state", "reservations", ["account_id", "state"], unique=False)
+    op.create_index("ix_reservations_organization_id_id", "reservations", ["organization_id", "id"], unique=False)
+    op.create_index(
+        "ix_reservations_expires_us",
+        "reservations",
+        ["expires_us"],
+        unique=False,
+        sqlite_where=sa.text("state = 'pending'"),
+        postgresql_where=sa.text("state = 'pending'"),
+    )
     op.create_table(
         "grant_moves",
         sa.Column("entry_id", TEXT, nullable=False),
