@@ -26,6 +26,7 @@ from faregate.auth.accounts import AccountResolver
 from faregate.auth.keys import hash_secret, make_admin
 from faregate.auth.principals import Principals
 from faregate.auth.scopes import require
+from faregate.chores import Chores
 from faregate.clock import SystemClock
 from faregate.core.estimate import CallEstimator, EstimateSettings
 from faregate.core.ids import uuid7
@@ -83,6 +84,7 @@ class Runtime:
     owner: Owner = field(init=False)
     reserver: Reserver = field(init=False)
     recovery: Recovery = field(init=False)
+    chores: Chores = field(init=False)
     keys: Principals = field(init=False)
     catalog: LayeredCatalog = field(init=False)
     prices: PriceLayer = field(init=False)
@@ -140,6 +142,7 @@ class Runtime:
             policy=settings.credits.on_unconfirmed,
             heartbeat_s=timing.heartbeat_s,
         )
+        self.chores = Chores(self.ledger, self.gate, name=boot, every_s=timing.heartbeat_s)
         self._build_calls()
 
     def _build_calls(self) -> None:
@@ -194,7 +197,7 @@ class Runtime:
             await self._recover()
         self._loops = [
             asyncio.create_task(_kept_up(work))
-            for work in (self.owner.run, self.recovery.run, self.prices.run, self._note)
+            for work in (self.owner.run, self.recovery.run, self.chores.run, self.prices.run, self._note)
         ]
 
     def _say_unused(self) -> None:

@@ -92,8 +92,10 @@ async def _page(services: Services, principal: Principal, organization_id: str, 
 
 
 async def get(services: Services, request: Request) -> Reply:
-    """One account."""
-    return ok(account=account_json(await _named(services, request, request.params(AccountQuery))))
+    """One account, with what grants have started or ended up to now."""
+    account = await _named(services, request, request.params(AccountQuery))
+    snapshot = await services.ledger.book.snapshot(account.id, (), gate=False)
+    return ok(account=account_json(replace(account, posted=snapshot.posted)))
 
 
 async def balance(services: Services, request: Request) -> Reply:

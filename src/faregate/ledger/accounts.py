@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, func, or_, select, tuple_
 from sqlalchemy.exc import IntegrityError
 
 from faregate.core.call import bucket_of
@@ -35,6 +35,15 @@ class Account:
     overdraft: int
     created_us: int
     updated_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class DueAccount:
+    """An account on which a grant starts or ends at a moment that has come."""
+
+    id: str
+    organization_id: str
+    until_us: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +108,21 @@ class Accounts:
     async def list(self, organization_id: str, *, limit: int, offset: int) -> Page[Account]:
         """Oldest first."""
         return await self._database.read(_list, organization_id, limit, offset)
+
+    async def due(self, *, after: tuple[int, str], limit: int) -> Sequence[DueAccount]:
+        """Accounts of all organizations with grants to be booked, longest due first; after (`until_us`, id)."""
+        return await self._database.read(_due, after, limit, self._database.now_us())
+
+
+def _due(conn: Connection, after: tuple[int, str], limit: int, now_us: int) -> Sequence[DueAccount]:
+    place = (_t.grants_until_us, _t.id)
+    query = (
+        select(_t.id, _t.organization_id, _t.grants_until_us)
+        .where(_t.grants_until_us <= now_us, tuple_(*place) > after)
+        .order_by(*place)
+        .limit(limit)
+    )
+    return [DueAccount(*row) for row in conn.execute(query)]
 
 
 def insert_account(

@@ -14,6 +14,7 @@ from faregate.errors import InvalidRequest, NotFound
 from faregate.ledger import tables
 from faregate.ledger.database import Database
 from faregate.ledger.grants import Grant
+from faregate.ledger.periods import insert_grant
 from faregate.ledger.posting import Entry, Line, Posting, Wallet, read_wallets
 from faregate.ledger.reservations import read_pending
 from faregate.ledger.windows import Key, read_windows
@@ -155,7 +156,7 @@ def _add(
         grant = _new_grant(account_id, microcredits, now_us, expires_us, priority, line.description, now_us)
         purse = posting.purse(wallet)
         debt = purse.debt(wallet.posted)
-        _insert_grant(conn, grant)
+        insert_grant(conn, grant)
         purse.add(grant)
         entry = posting.post(wallet, microcredits, line)
         purse.start(grant, entry.id, debt)
@@ -165,7 +166,7 @@ def _add(
 
 def _schedule(conn: Connection, grant: Grant, now_us: int) -> tuple[str, Snapshot]:
     posting, wallet = _posting(conn, grant.account_id, now_us)
-    _insert_grant(conn, grant)
+    insert_grant(conn, grant)
     posting.purse(wallet)
     posting.flush()
     return grant.id, wallet.snapshot()
@@ -212,7 +213,3 @@ def _new_grant(
 def _check_amount(microcredits: int) -> None:
     if not 0 < microcredits <= MAX_MICROCREDITS:
         raise InvalidRequest("amount must be greater than 0 and not too large", param="amount")
-
-
-def _insert_grant(conn: Connection, grant: Grant) -> None:
-    conn.execute(tables.grants.insert().values({name: getattr(grant, name) for name in Grant.__slots__}))

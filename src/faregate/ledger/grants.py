@@ -25,6 +25,10 @@ class Grant:
     started: bool
     description: str | None
     created_us: int
+    plan_id: str | None = None
+    assignment_id: str | None = None
+    period: int | None = None
+    """Which of the plan's, from 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,16 @@ class Purse:
     def add(self, grant: Grant) -> None:
         self._grants[grant.id] = grant
 
+    def __contains__(self, grant_id: str) -> bool:
+        return grant_id in self._grants
+
+    def withdraw(self) -> list[str]:
+        """Take out what a plan has promised and not yet given; the grants' ids."""
+        ids = [grant.id for grant in self._grants.values() if grant.plan_id is not None and not grant.started]
+        for grant_id in ids:
+            del self._grants[grant_id]
+        return ids
+
     def changed(self) -> list[Grant]:
         """Grants that moved or started, in id order."""
         ids = {move.grant_id for move in self.moves}
@@ -75,6 +89,7 @@ class Purse:
 
     def start(self, grant: Grant, entry_id: str, debt: int) -> None:
         """Its credits have arrived: debt is paid, the rest remains (in the pool, if it has no end)."""
+        assert not grant.started
         grant.started = True
         kept = 0 if grant.expires_us is None else max(0, grant.amount - debt)
         self._move(entry_id, grant, kept - grant.remaining, recorded=kept)

@@ -52,6 +52,10 @@ class Idempotency:
         """It was refused: unless it has had an effect, the key is free again."""
         await self._database.upkeep(_forget, claim)
 
+    async def any_expired(self) -> bool:
+        """Is there anything to purge?"""
+        return await self._database.read(_any_expired, self._database.now_us())
+
     async def purge(self, most: int = 500) -> int:
         """Delete keys that have expired, at most so many. How many they were."""
         return await self._database.upkeep(_purge, most, self._database.now_us())
@@ -81,6 +85,10 @@ def _complete(conn: Connection, claim: Claim, status: int, body: str, now_us: in
 def _forget(conn: Connection, claim: Claim) -> None:
     mine = (_t.tenant == claim.tenant, _t.key == claim.key, _t.fingerprint == claim.fingerprint)
     conn.execute(tables.idempotency.delete().where(*mine, _t.state == "running", _t.results == "{}"))
+
+
+def _any_expired(conn: Connection, now_us: int) -> bool:
+    return conn.execute(select(_t.key).where(_t.expires_us <= now_us).limit(1)).first() is not None
 
 
 def _purge(conn: Connection, most: int, now_us: int) -> int:

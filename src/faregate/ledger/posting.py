@@ -10,10 +10,12 @@ from sqlalchemy import Connection
 
 from faregate.core.call import LimitState, Snapshot
 from faregate.core.ids import new_id
+from faregate.core.money import MAX_MICROCREDITS
 from faregate.errors import BookRefused
 from faregate.ledger import tables
 from faregate.ledger.dialect import Row, among, for_update, insert_many, marks
 from faregate.ledger.grants import Grant, Purse
+from faregate.ledger.periods import successor
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,8 +81,10 @@ class Line:
 _WALLET = "SELECT id, organization_id, posted, seq, overdraft, gated_us, grants_until_us FROM accounts WHERE id "
 _GRANTS = (
     "SELECT id, account_id, amount, remaining, priority, effective_us, expires_us, started, description,"
-    " created_us FROM grants WHERE account_id = "
+    " created_us, plan_id, assignment_id, period FROM grants WHERE "
 )
+_LIVE = "remaining > 0 AND account_id = "
+"""A grant that has not started has all of it, one that is burnt or over has nothing: years of them are not read."""
 
 
 def read_wallets(conn: Connection, account_ids: Iterable[str], *, lock: bool) -> dict[str, Wallet]:
@@ -173,15 +177,23 @@ class Posting:
         pending = [move for purse in self._purses.values() for move in purse.moves if move.entry_id == charged_id]
         burnt += [(move.grant_id, -move.amount) for move in pending]
         if burnt:
+            self._read_again(self.purse(wallet), [grant_id for grant_id, _ in burnt])
             self.purse(wallet).give_back(entry.id, burnt, charged, microcredits, posted=posted, now_us=self.now_us)
         return entry
 
     def purse(self, wallet: Wallet) -> Purse:
-        """The account's grants, read once."""
+        """The account's grants with something in them, read once."""
         if wallet.id not in self._purses:
-            rows = self.conn.exec_driver_sql(_GRANTS + marks(self.conn, 1), (wallet.id,))
+            rows = self.conn.exec_driver_sql(_GRANTS + _LIVE + marks(self.conn, 1), (wallet.id,))
             self._purses[wallet.id] = Purse(_grant(tuple(row)) for row in rows)
         return self._purses[wallet.id]
+
+    def _read_again(self, purse: Purse, grant_ids: Iterable[str]) -> None:
+        """Grants that have nothing left, but may get something back."""
+        these, params = among(self.conn, sorted({grant_id for grant_id in grant_ids if grant_id not in purse}))
+        if params and params != ([],):
+            for row in self.conn.exec_driver_sql(f"{_GRANTS}id {these}", params):
+                purse.add(_grant(tuple(row)))
 
     def apply_due(self, wallet: Wallet, until_us: int) -> None:
         """Book what grants have started or ended up to a moment, each as an entry of that moment."""
@@ -191,13 +203,22 @@ class Posting:
         while (due := purse.due(until_us)) is not None:
             grant = due.grant
             if due.what == "start":
-                debt = purse.debt(wallet.posted)
-                line = Line(reason="grant", description=grant.description)
-                purse.start(grant, self.post(wallet, grant.amount, line, created_us=due.moment_us).id, debt)
+                self._start(wallet, purse, grant)
             else:
                 line = Line(reason="expiry", type="debit", description=grant.description)
                 purse.expire(grant, self.post(wallet, -grant.remaining, line, created_us=due.moment_us).id)
         wallet.grants_until_us = purse.until_us()
+
+    def _start(self, wallet: Wallet, purse: Purse, grant: Grant) -> None:
+        """Its credits come; what does not fit into the largest balance there can be does not."""
+        grant.amount = grant.remaining = max(0, min(grant.amount, MAX_MICROCREDITS - wallet.posted))
+        debt = purse.debt(wallet.posted)
+        line = Line(reason="grant", type="credit", description=grant.description)
+        purse.start(grant, self.post(wallet, grant.amount, line, created_us=grant.effective_us).id, debt)
+        if grant.assignment_id is not None:
+            following = successor(self.conn, grant, self.now_us)
+            if following is not None:
+                purse.add(following)
 
     def flush(self) -> None:
         """Write entries, grants and wallets: one update per account, in id order."""
@@ -229,7 +250,7 @@ class Posting:
             self.conn.execute(
                 tables.grants.update()
                 .where(tables.grants.c.id == grant.id)
-                .values(remaining=grant.remaining, started=grant.started)
+                .values(amount=grant.amount, remaining=grant.remaining, started=grant.started)
             )
 
 
@@ -272,6 +293,9 @@ def _grant(row: Row) -> Grant:
         started=bool(row[7]),
         description=row[8],
         created_us=row[9],
+        plan_id=row[10],
+        assignment_id=row[11],
+        period=row[12],
     )
 
 

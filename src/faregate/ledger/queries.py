@@ -15,7 +15,9 @@ from faregate.ledger.engine import wall_us
 from faregate.ledger.idempotency import Idempotency
 from faregate.ledger.ingested import Ingested
 from faregate.ledger.keys import ApiKeys
+from faregate.ledger.leases import Leases
 from faregate.ledger.organizations import Bootstrap, Organizations
+from faregate.ledger.plans import Plans
 from faregate.ledger.prices import Prices
 from faregate.ledger.reservations import Reservations
 from faregate.ledger.summary import Summaries
@@ -35,6 +37,8 @@ class Ledger:
         self.keys = ApiKeys(self.database)
         self.prices = Prices(self.database)
         self.reservations = Reservations(self.database)
+        self.leases = Leases(self.database)
+        self.plans = Plans(self.database)
         self.transactions = Transactions(self.database)
         self.usage = UsageRecords(self.database)
         self.ingested = Ingested(self.database)

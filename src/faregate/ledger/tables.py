@@ -92,6 +92,13 @@ accounts = Table(
     _big("updated_us"),
     UniqueConstraint("organization_id", "external_id"),
     CheckConstraint("overdraft >= 0", name="overdraft"),
+    Index(
+        "ix_accounts_grants_until_us",
+        "grants_until_us",
+        "id",
+        sqlite_where=text("grants_until_us IS NOT NULL"),
+        postgresql_where=text("grants_until_us IS NOT NULL"),
+    ),
 )
 
 entries = Table(
@@ -104,7 +111,7 @@ entries = Table(
     _text("type"),
     _big("amount"),  # signed: the sum over an account is its balance
     _big("balance_after"),
-    _text("reason"),  # usage | unconfirmed | adjustment | debit | credit | grant | expiry | overdraft
+    _text("reason"),  # usage | unconfirmed | adjustment | debit | credit | grant | expiry | overdraft | plan
     _text("description", null=True),
     _text("meta", null=True),
     _text("payment_method", null=True),
@@ -239,8 +246,72 @@ grants = Table(
     _flag("started"),
     _text("description", null=True),
     _big("created_us"),
+    _text("plan_id", ForeignKey("plans.id"), null=True),
+    _text("assignment_id", null=True),
+    Column("period", Integer),
     CheckConstraint("remaining >= 0 AND remaining <= amount", name="remaining"),
-    Index("ix_grants_account_id", "account_id"),
+    Index(
+        "ix_grants_live",
+        "account_id",
+        sqlite_where=text("remaining > 0"),
+        postgresql_where=text("remaining > 0"),
+    ),
+    Index(
+        "uq_grants_period",
+        "account_id",
+        "plan_id",
+        "effective_us",
+        unique=True,
+        sqlite_where=text("plan_id IS NOT NULL"),
+        postgresql_where=text("plan_id IS NOT NULL"),
+    ),
+)
+
+plans = Table(
+    "plans",
+    metadata,
+    _id(),
+    _text("organization_id", ForeignKey("organizations.id")),
+    _text("name"),
+    _big("amount"),
+    _text("interval"),
+    Column("occurrences", Integer),
+    _flag("accumulate"),
+    _flag("active"),
+    _big("created_us"),
+    _big("updated_us"),
+    CheckConstraint("interval IN ('1d', 'week', 'month')", name="interval"),
+    CheckConstraint("amount > 0", name="amount"),
+    Index("ix_plans_organization_id_id", "organization_id", "id"),
+)
+
+plan_assignments = Table(
+    "plan_assignments",
+    metadata,
+    _id(),
+    _text("organization_id"),
+    _text("account_id", ForeignKey("accounts.id")),
+    _text("plan_id", ForeignKey("plans.id")),
+    _flag("active"),
+    _big("started_us"),  # the anchor that periods are counted from
+    _big("ended_us", null=True),
+    _big("created_us"),
+    Index("ix_plan_assignments_account_id_id", "account_id", "id"),
+    Index(
+        "uq_plan_assignments_active",
+        "account_id",
+        unique=True,
+        sqlite_where=text("active"),
+        postgresql_where=text("active"),
+    ),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", TEXT, primary_key=True),
+    _text("holder"),
+    _big("until_us"),
 )
 
 grant_moves = Table(

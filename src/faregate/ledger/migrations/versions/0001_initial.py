@@ -257,6 +257,14 @@ def _create_tables() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_accounts")),
         sa.UniqueConstraint("organization_id", "external_id", name=op.f("uq_accounts_organization_id_external_id")),
     )
+    op.create_index(
+        "ix_accounts_grants_until_us",
+        "accounts",
+        ["grants_until_us", "id"],
+        unique=False,
+        sqlite_where=sa.text("grants_until_us IS NOT NULL"),
+        postgresql_where=sa.text("grants_until_us IS NOT NULL"),
+    )
     op.create_table(
         "entries",
         sa.Column("id", TEXT, nullable=False),
@@ -291,6 +299,54 @@ def _create_tables() -> None:
         postgresql_where=sa.text("hold_id IS NOT NULL"),
     )
     op.create_table(
+        "leases",
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("holder", TEXT, nullable=False),
+        sa.Column("until_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_leases")),
+    )
+    op.create_table(
+        "plans",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("organization_id", TEXT, nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("amount", sa.BigInteger(), nullable=False),
+        sa.Column("interval", TEXT, nullable=False),
+        sa.Column("occurrences", sa.Integer(), nullable=True),
+        sa.Column("accumulate", sa.Boolean(), nullable=False),
+        sa.Column("active", sa.Boolean(), nullable=False),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.Column("updated_us", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("interval IN ('1d', 'week', 'month')", name=op.f("ck_plans_interval")),
+        sa.CheckConstraint("amount > 0", name=op.f("ck_plans_amount")),
+        sa.ForeignKeyConstraint(["organization_id"], ["organizations.id"], name=op.f("fk_plans_organization_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_plans")),
+    )
+    op.create_index("ix_plans_organization_id_id", "plans", ["organization_id", "id"], unique=False)
+    op.create_table(
+        "plan_assignments",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("organization_id", TEXT, nullable=False),
+        sa.Column("account_id", TEXT, nullable=False),
+        sa.Column("plan_id", TEXT, nullable=False),
+        sa.Column("active", sa.Boolean(), nullable=False),
+        sa.Column("started_us", sa.BigInteger(), nullable=False),
+        sa.Column("ended_us", sa.BigInteger(), nullable=True),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_plan_assignments_account_id")),
+        sa.ForeignKeyConstraint(["plan_id"], ["plans.id"], name=op.f("fk_plan_assignments_plan_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_plan_assignments")),
+    )
+    op.create_index("ix_plan_assignments_account_id_id", "plan_assignments", ["account_id", "id"], unique=False)
+    op.create_index(
+        "uq_plan_assignments_active",
+        "plan_assignments",
+        ["account_id"],
+        unique=True,
+        sqlite_where=sa.text("active"),
+        postgresql_where=sa.text("active"),
+    )
+    op.create_table(
         "grants",
         sa.Column("id", TEXT, nullable=False),
         sa.Column("account_id", TEXT, nullable=False),
@@ -302,11 +358,30 @@ def _create_tables() -> None:
         sa.Column("started", sa.Boolean(), nullable=False),
         sa.Column("description", TEXT, nullable=True),
         sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.Column("plan_id", TEXT, nullable=True),
+        sa.Column("assignment_id", TEXT, nullable=True),
+        sa.Column("period", sa.Integer(), nullable=True),
         sa.CheckConstraint("remaining >= 0 AND remaining <= amount", name=op.f("ck_grants_remaining")),
         sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_grants_account_id")),
+        sa.ForeignKeyConstraint(["plan_id"], ["plans.id"], name=op.f("fk_grants_plan_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_grants")),
     )
-    op.create_index("ix_grants_account_id", "grants", ["account_id"], unique=False)
+    op.create_index(
+        "ix_grants_live",
+        "grants",
+        ["account_id"],
+        unique=False,
+        sqlite_where=sa.text("remaining > 0"),
+        postgresql_where=sa.text("remaining > 0"),
+    )
+    op.create_index(
+        "uq_grants_period",
+        "grants",
+        ["account_id", "plan_id", "effective_us"],
+        unique=True,
+        sqlite_where=sa.text("plan_id IS NOT NULL"),
+        postgresql_where=sa.text("plan_id IS NOT NULL"),
+    )
     op.create_table(
         "keys",
         sa.Column("id", TEXT, nullable=False),
