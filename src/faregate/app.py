@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +36,7 @@ from faregate.credits.pipe import Pipe
 from faregate.errors import BookUnavailable, JournalUnavailable, StoreUnavailable
 from faregate.flow import Flow
 from faregate.forwarding import Forwarder
-from faregate.gateway.doors import DOORS
+from faregate.gateway.doors import DOORS, PATTERNS, Door, Pattern
 from faregate.gateway.endpoint import Endpoint
 from faregate.gateway.metrics import Metrics
 from faregate.journal import FileJournal, dead_journals
@@ -350,29 +350,38 @@ def build(runtime: Runtime) -> ASGIApp:
         finally:
             await runtime.stop()
 
-    return Front(Starlette(routes=_routes(runtime), lifespan=lifespan), _endpoints(runtime))
+    exact = {path: _endpoint(runtime, door) for path, door in DOORS.items()}
+    named = [(pattern, _endpoint(runtime, pattern.door)) for pattern in PATTERNS]
+    return Front(Starlette(routes=_routes(runtime), lifespan=lifespan), exact, named)
 
 
 class Front:
     """The data plane's paths go straight to their endpoints; everything else takes Starlette's way."""
 
-    def __init__(self, rest: ASGIApp, endpoints: Mapping[str, ASGIApp]) -> None:
+    def __init__(
+        self, rest: ASGIApp, exact: Mapping[str, ASGIApp], named: Sequence[tuple[Pattern, ASGIApp]] = ()
+    ) -> None:
+        """`named`: paths that hold a model's name, looked at when no exact one fits."""
         self._rest = rest
-        self._endpoints = endpoints
+        self._exact = exact
+        self._named = named
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        endpoint = self._endpoints.get(scope["path"]) if scope["type"] == "http" else None
+        endpoint = None
+        if scope["type"] == "http":
+            endpoint = self._exact.get(scope["path"]) or self._by_name(scope)
         await (endpoint or self._rest)(scope, receive, send)
 
+    def _by_name(self, scope: Scope) -> ASGIApp | None:
+        path, query = scope["path"], scope["query_string"]
+        return next((endpoint for pattern, endpoint in self._named if pattern.matches(path, query)), None)
 
-def _endpoints(runtime: Runtime) -> dict[str, ASGIApp]:
+
+def _endpoint(runtime: Runtime, door: Door) -> Endpoint:
     most = runtime.settings.server.max_body_bytes
-    return {
-        path: Endpoint(
-            door.endpoint, door.dialect, runtime.flow, runtime.metrics, max_body_bytes=most, calls=runtime.calls
-        )
-        for path, door in DOORS.items()
-    }
+    return Endpoint(
+        door.endpoint, door.dialect, runtime.flow, runtime.metrics, max_body_bytes=most, calls=runtime.calls
+    )
 
 
 def _routes(runtime: Runtime) -> list[BaseRoute]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from faregate.core.asks.gemini import generate_input, generate_output
 from faregate.core.asks.openai import chat_input, chat_output, completions_output, listed_input
 from faregate.core.asks.shape import Allowances, Ask, Asked, Input, no_output, text_alone
 from faregate.core.call import Call
@@ -12,6 +13,7 @@ ASKS: Mapping[str, Ask] = {
     "chat.completions": Ask(chat_output, chat_input),
     "completions": Ask(completions_output, listed_input),
     "embeddings": Ask(no_output, listed_input),
+    "generatecontent": Ask(generate_output, generate_input),
 }
 """By endpoint; what is not listed is text without output."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 from starlette.types import Receive, Scope, Send
 
-from faregate.errors import RequestTooLarge
+from faregate.errors import InvalidRequest, RequestTooLarge
 from faregate.ports import ClientGone
 
 
@@ -23,6 +23,17 @@ def presented_key(headers: Mapping[str, str]) -> str:
     if scheme.lower() == "bearer" and token:
         return token.strip()
     return headers.get("x-api-key") or headers.get("x-goog-api-key", "")
+
+
+def parameters(query: bytes) -> dict[str, str]:
+    """The query's parameters; of a doubled one the last."""
+    return dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
+
+
+def refuse_key_in_url(query: bytes) -> None:
+    """`?key=…`, as Google's pages show it, ends up in the logs of whoever carries it. Raises InvalidRequest."""
+    if b"key" in query and "key" in parameters(query):
+        raise InvalidRequest("send the key in the header x-goog-api-key: in a URL it ends up in logs", param="key")
 
 
 async def read_body(receive: Receive, headers: Mapping[str, str], most: int) -> bytes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from faregate.gateway import gemini
+from faregate.gateway.gemini import GeminiDialect
 from faregate.gateway.openai import OpenAIDialect
 from faregate.ports import Dialect
 
@@ -19,9 +21,42 @@ class Door:
     dialect: Dialect
 
 
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """Doors whose path has the model's name in its middle."""
+
+    prefix: str
+    suffix: str
+    door: Door
+    events: bool = False
+    """Only where `alt=sse` is asked for."""
+
+    @property
+    def path(self) -> str:
+        """As it is written in documentation."""
+        return f"{self.prefix}{{model}}{self.suffix}"
+
+    def matches(self, path: str, query: bytes) -> bool:
+        """Whether a request is for this door. The name is not empty."""
+        named = len(path) > len(self.prefix) + len(self.suffix)
+        here = named and path.startswith(self.prefix) and path.endswith(self.suffix)
+        return here and (not self.events or gemini.asks_for_events(query))
+
+
 DOORS: Mapping[str, Door] = {
     "/v1/chat/completions": Door("chat.completions", _OPENAI),
     "/v1/completions": Door("completions", _OPENAI),
     "/v1/embeddings": Door("embeddings", _OPENAI),
 }
 """By exact path; all of them are POST."""
+
+_PLAIN = Door("generatecontent", GeminiDialect(stream=False))
+_EVENTS = Door("generatecontent", GeminiDialect(stream=True, events=True))
+_ARRAY = Door("generatecontent", GeminiDialect(stream=True))
+
+PATTERNS = (
+    *(Pattern(prefix, gemini.PLAIN, _PLAIN) for prefix in gemini.PREFIXES),
+    *(Pattern(prefix, gemini.STREAM, _EVENTS, events=True) for prefix in gemini.PREFIXES),
+    *(Pattern(prefix, gemini.STREAM, _ARRAY) for prefix in gemini.PREFIXES),
+)
+"""Tried in order when no exact path fits; all of them are POST."""

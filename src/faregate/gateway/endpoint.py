@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from faregate.core.ids import uuid7
 from faregate.errors import FaregateError, MethodNotAllowed, RequestTooLarge
 from faregate.flow import Flow
-from faregate.gateway.asgi import AsgiReply, header_map, presented_key, read_body
+from faregate.gateway.asgi import AsgiReply, header_map, presented_key, read_body, refuse_key_in_url
 from faregate.ports import ClientGone, Dialect, Events, Inbound
 
 log = logging.getLogger("faregate.gateway")
@@ -64,6 +64,7 @@ class Endpoint:
 
     async def _inbound(self, scope: Scope, receive: Receive, reply: AsgiReply) -> Inbound:
         headers = header_map(scope)
+        refuse_key_in_url(scope["query_string"])
         body = await read_body(receive, headers, self._max_body_bytes)
         return Inbound(
             endpoint=self._name,

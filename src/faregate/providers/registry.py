@@ -52,6 +52,7 @@ KINDS: Mapping[str, str] = {
     "azure": "azure:AzureProvider",
     "bedrock": "bedrock:BedrockProvider",
     "deepseek": "deepseek:DeepSeekProvider",
+    "gemini": "gemini:GeminiProvider",
     "openai": "openai:OpenAIProvider",
     "sandbox": "sandbox:SandboxProvider",
     "xai": "xai:XAIProvider",

@@ -1,0 +1,128 @@
+"""Kind `gemini`: Google's own API.
+
+Three things of a body are ever changed: `model` is taken out (the path names it), `maxOutputTokens` is lowered when
+the hold is less than the worst case, and a doubled key is sent once. Everything else goes out byte for byte.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Literal
+from urllib.parse import quote, urlsplit
+
+import orjson
+
+from faregate.core.asks.gemini import config_of, name_in
+from faregate.core.call import Call, Candidate
+from faregate.errors import ConfigError
+from faregate.ports import Answer, Meter
+from faregate.providers.blame import reword
+from faregate.providers.openai import MeterFactory, ProviderOptions, as_read, passed_down
+from faregate.providers.upstream import Target, Upstream, prepare
+
+GEMINI_URL = "https://generativelanguage.googleapis.com"
+
+NATIVE = frozenset({"generatecontent"})
+_KEY_REFUSED = b"API_KEY_INVALID"
+_SECRETS = re.compile(rb"\b(?:AIza[A-Za-z0-9_*-]{4,}|projects/[A-Za-z0-9-]+|project_number:\d+)")
+"""Keys, and the names of the operator's project, which refusals quote."""
+_REDACTED = b"[redacted]"
+_KEPT = frozenset({"x-gemini-service-tier", "server-timing"})
+_MOST_TARGETS = 1024
+
+
+class GeminiProvider:
+    """ports.Provider for Google's Gemini API."""
+
+    def __init__(self, options: ProviderOptions, upstream: Upstream, meter_for: MeterFactory) -> None:
+        self.name = options.name
+        self.kind = options.kind
+        self.on_disconnect: Literal["drain", "cancel"] = options.on_disconnect
+        self.retries = options.retries
+        self._timeouts = options.timeouts
+        self._upstream = upstream
+        self._meter_for = meter_for
+        self._secret = (options.api_key or "").encode()
+        self._base_url = _base_url(options)
+        self._headers = _headers(options)
+        self._targets: dict[str, Target] = {}
+        self._target("models/any:generateContent")  # What is wrong with the key or the URL shows at the start.
+
+    def serves(self, endpoint: str, model: str) -> bool:
+        """What Google's own wire has."""
+        return endpoint in NATIVE
+
+    async def send(self, call: Call, candidate: Candidate, output_cap: int | None) -> Answer:
+        """Send the call. Raises UpstreamError or UpstreamTimeout when no response began."""
+        target = self._target(_place(call, candidate))
+        answer = await self._upstream.post(target, _NO_HEADERS, rewrite(call, candidate, output_cap), self._timeouts)
+        return await reword(answer, _KEY_REFUSED)
+
+    def meter(self, call: Call, answer: Answer) -> Meter:
+        """A stream without `alt=sse` is one JSON array; an error answers a stream's request with plain JSON."""
+        stream = call.stream and answer.status < 400
+        framing = "json-array" if stream and "alt" not in call.query else None
+        return self._meter_for(self.kind, call.endpoint, stream=stream, wants_cost=call.wants_cost, framing=framing)
+
+    def reply_headers(self, answer: Answer) -> dict[str, str]:
+        """The provider's headers that may reach the client."""
+        own = {name: value for name, value in answer.headers.items() if name in _KEPT}
+        return passed_down(answer.headers) | own
+
+    def redact(self, body: bytes) -> bytes:
+        """An error body without the operator's key and project."""
+        if self._secret:
+            body = body.replace(self._secret, _REDACTED)
+        return _SECRETS.sub(_REDACTED, body)
+
+    def _target(self, place: str) -> Target:
+        """Kept, up to a bound: models have any name, and clients may make them up."""
+        found = self._targets.get(place)
+        if found is None:
+            if len(self._targets) >= _MOST_TARGETS:
+                self._targets.clear()
+            found = self._targets[place] = prepare(f"{self._base_url}/v1beta/{place}", self._headers)
+        return found
+
+
+_NO_HEADERS: Mapping[str, str] = {}
+
+
+def _place(call: Call, candidate: Candidate) -> str:
+    """`models/<name>:<method>`; the name as one segment of the path, so that it stays one."""
+    verb = "streamGenerateContent" if call.stream else "generateContent"
+    query = "?alt=sse" if call.stream and "alt" in call.query else ""
+    return f"models/{quote(candidate.model, safe='')}:{verb}{query}"
+
+
+def rewrite(call: Call, candidate: Candidate, output_cap: int | None) -> bytes:
+    """The body to send; `output_cap` is the number to send, already divided by candidateCount."""
+    body = dict(call.body)
+    body.pop("model", None)
+    if output_cap is not None:
+        body[name_in(body, "generationConfig")] = _capped(config_of(body), candidate, output_cap)
+    return orjson.dumps(body) if body != call.body else as_read(call.raw_body, body)
+
+
+def _capped(config: Mapping[str, object], candidate: Candidate, output_cap: int) -> dict[str, object]:
+    name = name_in(config, "maxOutputTokens")
+    asked = config.get(name)
+    # A bound above the model's own maximum would be refused.
+    most = asked if isinstance(asked, int) else candidate.card.max_output_tokens or output_cap
+    return {**config, name: min(most, output_cap)}
+
+
+def _base_url(options: ProviderOptions) -> str:
+    base_url = (options.base_url or GEMINI_URL).rstrip("/").removesuffix("/v1beta")
+    parts = urlsplit(base_url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"providers.{options.name}.base_url must be an http or https URL")
+    return base_url
+
+
+def _headers(options: ProviderOptions) -> dict[str, str]:
+    headers = {"content-type": "application/json", "accept": "*/*", "user-agent": "faregate"}
+    if options.api_key:
+        headers["x-goog-api-key"] = options.api_key
+    return headers
