@@ -113,7 +113,8 @@ def test_a_cache_may_fill_the_context() -> None:
 
 def test_what_comes_out_and_what_is_searched() -> None:
     found = read(contents=[], generationConfig={"responseModalities": ["TEXT", "IMAGE"]}, tools=[{"google_search": {}}])
-    assert (found.modalities, found.units["search"]) == ({"image"}, 1)
+    assert found.modalities == {"image"}
+    assert found.units["search"] == 1
     assert read(contents=[], tools=[{"functionDeclarations": []}]).units == {"request": 1}
 
 
