@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import orjson
 
+from faregate.background import Background
 from faregate.core.call import Call, Candidate, Principal
 from faregate.core.estimate import CallEstimator
 from faregate.core.price import PriceCard
@@ -21,6 +22,7 @@ from faregate.errors import (
 from faregate.flow import Flow
 from faregate.forwarding import Forwarder
 from faregate.gateway.openai import OpenAIDialect
+from faregate.ledger.responses import Responses
 from faregate.meter import meter_for
 from faregate.owner import Owner
 from faregate.ports import Answer, Inbound, Meter
@@ -199,6 +201,15 @@ class House:
     async def call(self, body: Mapping[str, Any] | None = None, **headers: str) -> Client:
         places = {"up": self.up, "down": self.down}
         forwarder = Forwarder(providers=places, estimator=self.estimator, clock=self.site.clock)
+        background = Background(
+            owner=self.owner,
+            book=self.site.book,
+            gate=self.site.gate,
+            store=Responses(self.site.database, "test"),
+            providers=places,
+            clock=self.site.clock,
+            events=self.site.seen,
+        )
         flow = Flow(
             keys=self,
             accounts=self,
@@ -206,6 +217,7 @@ class House:
             estimator=self.estimator,
             owner=self.owner,
             forwarder=forwarder,
+            background=background,
             clock=self.site.clock,
             events=self.site.seen,
             allow=self.allow,

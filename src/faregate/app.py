@@ -16,18 +16,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from faregate.api.auth import authenticate
 from faregate.api.price_layer import PriceLayer
 from faregate.api.routes import routes as control_plane
 from faregate.api.services import Services
 from faregate.auth.accounts import AccountResolver
 from faregate.auth.keys import hash_secret, make_admin
 from faregate.auth.principals import Principals
+from faregate.auth.scopes import Scope as KeyScope
 from faregate.auth.scopes import require
+from faregate.background import Background
 from faregate.chores import Chores
 from faregate.clock import SystemClock
+from faregate.core.call import Principal
 from faregate.core.estimate import CallEstimator, EstimateSettings
 from faregate.core.ids import uuid7
 from faregate.credits import embedded
@@ -38,10 +42,12 @@ from faregate.flow import Flow
 from faregate.forwarding import Forwarder
 from faregate.gateway.doors import DOORS, PATTERNS, Door, Pattern
 from faregate.gateway.endpoint import Endpoint
+from faregate.gateway.kept import KeptEndpoint
 from faregate.gateway.metrics import Metrics
 from faregate.journal import FileJournal, dead_journals
 from faregate.ledger import schema
 from faregate.ledger.queries import Ledger
+from faregate.ledger.responses import Responses
 from faregate.meter import meter_for
 from faregate.owner import Owner
 from faregate.pricing import file as price_file
@@ -57,6 +63,7 @@ from faregate.settings import Settings
 log = logging.getLogger("faregate")
 
 _START_PATIENCE_S = 5.0
+_PROXY: tuple[KeyScope, ...] = ("proxy",)
 _NOTE_S = 10.0
 _BREAK_S = 0.2
 """How long broken calls get to end by themselves: less than the forwarder waits before it tries again."""
@@ -90,6 +97,7 @@ class Runtime:
     prices: PriceLayer = field(init=False)
     router: ModelRouter = field(init=False)
     upstream: Upstream = field(init=False)
+    background: Background = field(init=False)
     flow: Flow = field(init=False)
     calls: set[asyncio.Task[None]] = field(default_factory=set)
     """The data plane's calls that are running."""
@@ -143,9 +151,9 @@ class Runtime:
             heartbeat_s=timing.heartbeat_s,
         )
         self.chores = Chores(self.ledger, self.gate, name=boot, every_s=timing.heartbeat_s)
-        self._build_calls()
+        self._build_calls(boot)
 
-    def _build_calls(self) -> None:
+    def _build_calls(self, boot: str) -> None:
         """Routing, prices, providers and the flow over them."""
         settings, chosen = self.settings, self.settings.credits
         self.upstream = Upstream()
@@ -172,6 +180,17 @@ class Runtime:
                 cap=cap,
             )
         )
+        self.background = Background(
+            owner=self.owner,
+            book=self.ledger.book,
+            gate=self.gate,
+            store=Responses(self.ledger.database, boot),
+            providers=providers,
+            clock=self.clock,
+            events=self.metrics,
+            policy=chosen.on_unconfirmed,
+            heartbeat_s=settings.timing.heartbeat_s,
+        )
         self.flow = Flow(
             keys=self.keys,
             accounts=AccountResolver(self.ledger.accounts),
@@ -179,6 +198,7 @@ class Runtime:
             estimator=estimator,
             owner=self.owner,
             forwarder=Forwarder(providers=providers, estimator=estimator, clock=self.clock),
+            background=self.background,
             clock=self.clock,
             events=self.metrics,
             share_permille=chosen.share_permille,
@@ -195,10 +215,15 @@ class Runtime:
         await self.prices.refresh()
         if self.worker == 0:
             await self._recover()
-        self._loops = [
-            asyncio.create_task(_kept_up(work))
-            for work in (self.owner.run, self.recovery.run, self.chores.run, self.prices.run, self._note)
-        ]
+        works = (
+            self.owner.run,
+            self.recovery.run,
+            self.background.run,
+            self.chores.run,
+            self.prices.run,
+            self._note,
+        )
+        self._loops = [asyncio.create_task(_kept_up(work)) for work in works]
 
     def _say_unused(self) -> None:
         """Keys of the configuration that have a place, but nothing behind them yet, are not ignored in silence."""
@@ -285,6 +310,7 @@ class Runtime:
         The heartbeat goes on until the last hold is ended: nobody may sweep what is about to be charged.
         """
         deadline = self.clock.monotonic() + shutdown_shares(self.settings.timing.shutdown_s)[1]
+        await self.background.stop()
         await self._break_off(deadline)
         if not await self.owner.drain(max(0.0, deadline - self.clock.monotonic())):
             log.warning("%d holds are left to the next start", self.owner.open_holds)
@@ -385,22 +411,27 @@ def _endpoint(runtime: Runtime, door: Door) -> Endpoint:
 
 
 def _routes(runtime: Runtime) -> list[BaseRoute]:
-    return control_plane(
-        Services(
-            keys=runtime.keys,
-            ledger=runtime.ledger,
-            owner=runtime.owner,
-            reserver=runtime.reserver,
-            gate=runtime.gate,
-            catalog=runtime.catalog,
-            prices=runtime.prices,
-            router=runtime.router,
-            clock=runtime.clock,
-            metrics_text=runtime.metrics_text,
-            credits_per_usd=f"{runtime.settings.credits.per_usd:f}",
-            probes={"journal": runtime.journal_has_room},
-        )
+    services = Services(
+        keys=runtime.keys,
+        ledger=runtime.ledger,
+        owner=runtime.owner,
+        reserver=runtime.reserver,
+        gate=runtime.gate,
+        catalog=runtime.catalog,
+        prices=runtime.prices,
+        router=runtime.router,
+        clock=runtime.clock,
+        metrics_text=runtime.metrics_text,
+        credits_per_usd=f"{runtime.settings.credits.per_usd:f}",
+        probes={"journal": runtime.journal_has_room},
     )
+
+    async def caller(secret: str) -> Principal:
+        return await authenticate(services, secret, _PROXY)
+
+    kept = KeptEndpoint(runtime.background, caller, runtime.metrics)
+    paths = ("/v1/responses/{id}", "/v1/responses/{id}/{part}")
+    return [*(Route(path, kept) for path in paths), *control_plane(services)]
 
 
 def prepare(settings: Settings) -> None:

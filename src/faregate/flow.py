@@ -11,13 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
+from faregate.background import Background
 from faregate.core.call import Call, Candidate, Committed, Estimate, Principal, Record
 from faregate.core.codec import encode_record
 from faregate.core.ids import uuid7
 from faregate.core.money import credits, plain
 from faregate.core.price import Cost
-from faregate.core.truth import finished_record
-from faregate.errors import FaregateError, InvalidApiKey, StoreUnavailable, UpstreamError
+from faregate.core.truth import finished_record, running_record
+from faregate.errors import FaregateError, InvalidApiKey, InvalidRequest, StoreUnavailable, UpstreamError
 from faregate.forwarding import Admission, Attempt, Forwarder
 from faregate.owner import Owner
 from faregate.ports import (
@@ -42,6 +43,8 @@ class Bill:
     record: Record | None = None
     cost: Cost | None = None
     committed: Committed | None = None
+    running: bool = False
+    """It has not finished yet: a background response."""
 
     @property
     def charge_microcredits(self) -> int:
@@ -62,6 +65,7 @@ class Flow:
         estimator: Estimator,
         owner: Owner,
         forwarder: Forwarder,
+        background: Background,
         clock: Clock,
         events: Events,
         share_permille: int = 250,
@@ -74,6 +78,7 @@ class Flow:
         self._estimator = estimator
         self._owner = owner
         self._forwarder = forwarder
+        self._background = background
         self._clock = clock
         self._events = events
         self._share_permille = share_permille
@@ -103,7 +108,9 @@ class Flow:
             account_id = await self._accounts.resolve(principal, inbound.headers.get("x-faregate-account"))
             call = dialect.read(inbound, principal, account_id, f"call_{uuid7().hex}")
             now_us = self._clock.now_us()
+            call, keeper = await self._background.continued(call, principal)
             candidates = self._router.candidates(call.model, endpoint=call.endpoint, principal=principal, now_us=now_us)
+            candidates = _at(keeper, candidates)
             estimate = self._estimator.estimate(call, candidates, principal)
             intent = self._intent(call, principal, candidates[0], estimate, now_us)
             try:
@@ -124,6 +131,9 @@ class Flow:
     async def _charge(self, inside: Admission) -> Bill:
         """Price the usage, journal it, commit it, close the hold. Without a debt the hold is just released."""
         attempt = inside.attempt
+        if attempt is not None and attempt.runs_on(inside.call):
+            await self._keep_running(inside, attempt)
+            return Bill(running=True)
         duration_s = self._clock.monotonic() - inside.began
         finished = attempt and finished_record(
             inside.held.intent,
@@ -141,6 +151,12 @@ class Flow:
         committed = await self._owner.settle(inside.held, record)
         self._events.call_ended(record, duration_s)
         return Bill(record=record, cost=cost, committed=committed)
+
+    async def _keep_running(self, inside: Admission, attempt: Attempt) -> None:
+        """The provider has answered at once and works on: the hold stays, the bill comes when it has ended."""
+        intent = inside.held.intent
+        record = running_record(intent, attempt.reading(), inside.call, attempt.candidate, inside.estimate)
+        await self._background.adopt(inside.held, record)
 
     async def _last_byte(self, inside: Admission, attempt: Attempt, bill: Bill, dialect: Dialect, reply: Reply) -> None:
         """What was kept back, now that the charge is recorded."""
@@ -204,6 +220,17 @@ class Flow:
         )
 
 
+def _at(keeper: str | None, candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+    """What goes on from an earlier response can only go where that is kept."""
+    if keeper is None:
+        return candidates
+    found = tuple([one for one in candidates if one.provider == keeper])
+    if not found:
+        message = "the earlier response is kept by another provider than this model's"
+        raise InvalidRequest(message, param="previous_response_id")
+    return found
+
+
 def _unfinished(inside: Admission, attempt: Attempt) -> FaregateError | None:
     """A stream that ended without its end must not look finished."""
     if attempt.cut:
@@ -225,6 +252,8 @@ def _refusal_body(attempt: Attempt, body: bytes) -> bytes:
 
 
 def _bill_headers(bill: Bill) -> dict[str, str]:
+    if bill.running:
+        return {}
     headers = {
         "x-faregate-cost-usd": f"{plain(bill.cost.usd if bill.cost else Decimal(0)):f}",
         "x-faregate-credits-charged": f"{credits(bill.charge_microcredits):f}",

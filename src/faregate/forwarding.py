@@ -59,6 +59,13 @@ class Attempt:
             cut=self.cut,
         )
 
+    def runs_on(self, call: Call) -> bool:
+        """A background response whose end was not seen, if the provider has said its id."""
+        if not call.background or self.answer.status >= 400:
+            return False
+        reading = self.reading()
+        return reading.response_id is not None and not reading.complete
+
     def final(self) -> bool:
         """Not to be repeated: it succeeded, it is the call's own fault, or the provider counted something."""
         if self.cut or (self.broke is None and self.answer.status not in _RETRYABLE | _ELSEWHERE):

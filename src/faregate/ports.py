@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from faregate.core.call import Call, Candidate, Committed, Estimate, Hold, Limit, Principal, Record, Snapshot
 from faregate.core.price import Cost, PriceCard
@@ -233,6 +233,55 @@ class Book(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A response that a provider keeps: whose it is, and where."""
+
+    id: str
+    organization_id: str
+    account_id: str
+    key_id: str | None
+    hold_id: str
+    provider: str
+    model: str
+    """The upstream name."""
+    tokens: int
+    """Input and output together: what comes back as input when a response goes on from it."""
+    created_us: int
+    running: Record | None
+    """What is charged when it has ended; None: it has, and was."""
+
+
+class KeptStore(Protocol):
+    """The book's side of them. Every method raises BookUnavailable. What has ended is noted by `Book.commit`."""
+
+    async def find(self, organization_id: str, response_id: str) -> Kept | None: ...
+
+    async def begin(self, record: Record, lease_us: int) -> None:
+        """A background response that runs, polled by us until `lease_us` (UTC) at least; `record` as far as known."""
+        ...
+
+    async def renew(self, lease_us: int) -> None:
+        """All that we poll is still polled."""
+        ...
+
+    async def claim(self, lease_us: int, most: int) -> list[Kept]:
+        """Responses that run and that nobody polls any more: now we do."""
+        ...
+
+    async def end(self, kept: Kept) -> None:
+        """It has ended, and owes nothing."""
+        ...
+
+    async def drop(self, kept: Kept) -> None:
+        """It was deleted."""
+        ...
+
+    async def purge(self, most: int) -> int:
+        """Forget those whose provider has forgotten them; how many were."""
+        ...
+
+
 # Providers ----------------------------------------------------------------------------------------------
 
 
@@ -295,6 +344,18 @@ class Provider(Protocol):
 
     def redact(self, body: bytes) -> bytes:
         """An error body without the provider's secrets."""
+        ...
+
+
+KeptVerb = Literal["get", "input_items", "cancel", "delete"]
+
+
+@runtime_checkable
+class Keeper(Protocol):
+    """A provider that keeps responses, to be asked for again."""
+
+    async def kept(self, verb: KeptVerb, response_id: str, model: str, query: str) -> Answer:
+        """Ask for one; `query` as it goes into the URL. Raises UpstreamError or UpstreamTimeout."""
         ...
 
 

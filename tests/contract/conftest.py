@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tests.story.conftest import book_template as book_template
 from tests.story.conftest import house as house
+from tests.story.conftest import keeper as keeper
+from tests.story.conftest import kept as kept
 from tests.story.conftest import open_house as open_house
 from tests.story.conftest import story_valkey as story_valkey
 from tests.story.conftest import upstream as upstream

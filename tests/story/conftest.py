@@ -15,6 +15,7 @@ from faregate.credits.pipe import Pipe
 from faregate.settings_model import Settings
 from tests.story import house as houses
 from tests.story.house import House
+from tests.upstreams.keeper import Keeper
 from tests.upstreams.scripted import Scripted
 
 Open = Callable[..., Awaitable[House]]
@@ -73,3 +74,15 @@ async def open_house(
 async def house(open_house: Open) -> House:
     """A house with the usual settings."""
     return await open_house()
+
+
+@pytest.fixture
+async def keeper() -> AsyncIterator[Keeper]:
+    async with Keeper() as keeper:
+        yield keeper
+
+
+@pytest.fixture
+async def kept(open_house: Open, keeper: Keeper) -> House:
+    """A house whose `up` keeps responses."""
+    return await open_house(**{"providers.up": {"base_url": keeper.url}})

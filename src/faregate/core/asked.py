@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from faregate.core.asks.gemini import generate_input, generate_output
 from faregate.core.asks.openai import chat_input, chat_output, completions_output, listed_input
+from faregate.core.asks.responses import responses_input, responses_output
 from faregate.core.asks.shape import Allowances, Ask, Asked, Input, no_output, text_alone
 from faregate.core.call import Call
 
@@ -14,6 +15,7 @@ ASKS: Mapping[str, Ask] = {
     "completions": Ask(completions_output, listed_input),
     "embeddings": Ask(no_output, listed_input),
     "generatecontent": Ask(generate_output, generate_input),
+    "responses": Ask(responses_output, responses_input),
 }
 """By endpoint; what is not listed is text without output."""
 

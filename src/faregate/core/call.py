@@ -87,6 +87,10 @@ class Call:
     """Allow-listed client headers that go upstream."""
     query: Mapping[str, str] = field(default_factory=dict)
     """Allow-listed query parameters that go upstream."""
+    prior_tokens: int = 0
+    """What it goes on from: the tokens of an earlier response, which are input again though not in the body."""
+    background: bool = False
+    """The provider answers at once and works on: see `background.py`."""
     content_type: str = "application/json"
     """Of `raw_body`; a form's with its boundary."""
 
@@ -203,6 +207,8 @@ class Record:
     description: str | None = None
     raw_usage: str | None = None
     limit_keys: tuple[str, ...] = ()
+    upstream_id: str | None = None
+    """The provider's id of an answer that it keeps: the book notes whose it is."""
     paid_by: str | None = None
     """An earlier entry that has paid for it: shown with it, nothing is charged."""
     encoded: bytes | None = field(default=None, init=False, repr=False, compare=False)

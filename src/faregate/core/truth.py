@@ -69,7 +69,7 @@ def _has_units(usage: Usage) -> bool:
 
 
 def _filled(usage: Usage, reading: Reading, call: Call, estimate: Estimate, *, least_output_tokens: int = 0) -> Usage:
-    likely = min(-(-call.body_bytes // _BYTES_PER_TOKEN), estimate.input_tokens)
+    likely = likely_input_tokens(call, estimate)
     delivered = (
         reading.delivered_tokens
         if usage.output_tokens is None or reading.output_is_placeholder
@@ -77,6 +77,76 @@ def _filled(usage: Usage, reading: Reading, call: Call, estimate: Estimate, *, l
     )
     given = usage.input_tokens if usage.input_tokens is not None else likely
     return replace(usage, input_tokens=given, output_tokens=max(delivered, least_output_tokens, 0))
+
+
+def likely_input_tokens(call: Call, estimate: Estimate) -> int:
+    """What a call's input probably was, for want of a count."""
+    return min(-(-call.body_bytes // _BYTES_PER_TOKEN) + call.prior_tokens, estimate.input_tokens)
+
+
+def running_record(intent: Record, reading: Reading, call: Call, candidate: Candidate, estimate: Estimate) -> Record:
+    """The record of a call that runs on after its answer: all that `ended_record` will need."""
+    return replace(
+        intent,
+        provider=candidate.provider,
+        provider_kind=candidate.kind,
+        model=candidate.model,
+        card=candidate.card,
+        usage={"input_tokens": likely_input_tokens(call, estimate)},
+        estimated=True,
+        upstream_id=reading.response_id,
+    )
+
+
+def ended_record(running: Record, outcome: Outcome) -> tuple[Record, Cost] | None:
+    """The record of a call that has ended long after its answer; None when nothing is owed."""
+    assert running.card is not None
+    call, input_tokens = polled_call(running), _count(running.usage.get("input_tokens"))
+    estimate = Estimate(
+        input_tokens=input_tokens,
+        output_tokens=0,
+        choices=1,
+        floor_output_tokens=0,
+        want_microcredits=running.charge_microcredits,
+        floor_microcredits=running.charge_microcredits,
+        input_microcredits=running.charge_microcredits,
+        input_usd=running.cost_usd,
+        cappable=False,
+    )
+    candidate = Candidate(provider=running.provider, kind=running.provider_kind, model=running.model, card=running.card)
+    principal = Principal(
+        key_id=running.key_id or "",
+        rev=0,
+        organization_id=running.organization_id,
+        account_id=running.account_id,
+        default_account_id=running.account_id,
+        scopes=frozenset(),
+        credits_per_usd=running.credits_per_usd,
+        markup_percent=running.markup_percent,
+    )
+    return finished_record(running, outcome, call, candidate, estimate, principal)
+
+
+def polled_call(running: Record) -> Call:
+    """A call as far as its record knows it: its body is gone, what was in it is a number."""
+    return Call(
+        id=running.hold_id,
+        request_id=running.request_id,
+        endpoint=running.endpoint,
+        model=running.public_model,
+        body={},
+        raw_body=b"",
+        stream=False,
+        wants_usage=True,
+        account_id=running.account_id,
+        multiplier=running.multiplier,
+        prior_tokens=_count(running.usage.get("input_tokens")),
+        background=True,
+    )
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def finished_record(
@@ -112,6 +182,7 @@ def finished_record(
         status=outcome.status,
         duration_ms=duration_ms,
         raw_usage=reading.raw_usage.decode("utf-8", "replace") or None,
+        upstream_id=reading.response_id,
     )
     return record, owed.cost
 

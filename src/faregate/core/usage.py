@@ -88,6 +88,8 @@ class Reading:
     per_model: Mapping[str, Usage] | None = None
     provider_cost_usd: Decimal | None = None
     upstream_cost_usd: Decimal | None = None
+    response_id: str | None = None
+    """Of an answer that the provider keeps, to be asked for again."""
     delivered_tokens: int = 0
     """Output seen so far, for want of usage: the larger of the content deltas and a quarter of their bytes."""
     raw_usage: bytes = b""

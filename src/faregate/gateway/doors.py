@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from faregate.gateway import gemini
 from faregate.gateway.gemini import GeminiDialect
 from faregate.gateway.openai import OpenAIDialect
+from faregate.gateway.responses import ResponsesDialect
 from faregate.ports import Dialect
 
 _OPENAI = OpenAIDialect()
@@ -47,6 +48,7 @@ DOORS: Mapping[str, Door] = {
     "/v1/chat/completions": Door("chat.completions", _OPENAI),
     "/v1/completions": Door("completions", _OPENAI),
     "/v1/embeddings": Door("embeddings", _OPENAI),
+    "/v1/responses": Door("responses", ResponsesDialect()),
 }
 """By exact path; all of them are POST."""
 

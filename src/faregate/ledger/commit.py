@@ -20,6 +20,7 @@ from faregate.errors import BookRefused
 from faregate.ledger import tables
 from faregate.ledger.dialect import Row, among, insert_many, insert_returning
 from faregate.ledger.engine import wall_us
+from faregate.ledger.kept import note_ended
 from faregate.ledger.posting import Line, Posting, from_json
 from faregate.ledger.rollups import Rollups
 from faregate.ledger.rows import COUNTS, card_row, difference, storable, usage_row
@@ -93,6 +94,7 @@ class _Batch:
         self.rollups = Rollups(conn)
         self.booked: dict[str, Booked] = {}
         self.adjustments: list[Row] = []
+        self.ended: list[Record] = []
 
     def run(self) -> list[Committed]:
         for record in self.records:
@@ -147,6 +149,8 @@ class _Batch:
         return _Result(booked.id, True, booked.charge)
 
     def _count(self, record: Record, usage_id: str, entry_id: str | None) -> None:
+        if record.upstream_id is not None:
+            self.ended.append(record)
         self.windows.move(record)
         self.rollups.move(record)
         if entry_id is not None:
@@ -186,6 +190,8 @@ class _Batch:
         if direct:
             line = _direct_line(change, "adjustment", record.hold_id + _ADJUSTED)
         else:
+            if record.upstream_id is not None:
+                self.ended.append(record)
             self.rollups.move(change)
             self.adjustments.append(self._row(change, usage_id, entry_id))
             line = Line(reason="adjustment", description=record.description, usage_id=usage_id)
@@ -241,6 +247,8 @@ class _Batch:
         insert_many(self.conn, tables.usage_records, self.adjustments)
         self.rollups.flush()
         self.windows.flush()
+        if self.ended:
+            note_ended(self.conn, self.ended, self.now_us)
 
     def _answers(self, results: Sequence[_Result]) -> list[Committed]:
         plain = {account: wallet.snapshot() for account, wallet in self.posting.wallets.items()}

@@ -396,6 +396,26 @@ reservations = Table(
     ),
 )
 
+responses = Table(
+    "responses",
+    metadata,
+    Column("organization_id", TEXT, primary_key=True),
+    Column("id", TEXT, primary_key=True),  # the provider's
+    _text("account_id"),
+    _text("key_id", null=True),
+    _text("hold_id"),
+    _text("provider"),
+    _text("model"),
+    _text("state"),
+    _big("tokens"),  # what comes back as input when a response goes on from it
+    _text("meta", null=True),  # the record of one that runs, as far as it is known
+    _text("poller", null=True),
+    _big("due_us"),  # running: until then its poller answers for it; ended: then it is forgotten
+    _big("created_us"),
+    CheckConstraint("state IN ('running', 'ended')", name="state"),
+    Index("ix_responses_state_due_us", "state", "due_us"),
+)
+
 prices = Table(
     "prices",
     metadata,

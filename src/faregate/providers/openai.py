@@ -10,13 +10,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import orjson
 
 from faregate.core.call import Call, Candidate
 from faregate.errors import ConfigError, UpstreamError
-from faregate.ports import Answer, Meter, Timeouts, Translator
+from faregate.ports import Answer, KeptVerb, Meter, Timeouts, Translator
 from faregate.providers.upstream import Target, Upstream, prepare
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -25,7 +25,16 @@ PATHS: Mapping[str, str] = {
     "chat.completions": "/chat/completions",
     "completions": "/completions",
     "embeddings": "/embeddings",
+    "responses": "/responses",
 }
+
+KEPT: Mapping[KeptVerb, tuple[str, str]] = {
+    "get": ("GET", ""),
+    "input_items": ("GET", "/input_items"),
+    "cancel": ("POST", "/cancel"),
+    "delete": ("DELETE", ""),
+}
+"""What can be asked of a response that is kept: method, and path after its id."""
 
 REQUEST_HEADERS = frozenset({"content-type", "accept", "openai-beta", "idempotency-key"})
 """What of the client's headers goes upstream: not organization and project, which belong to the operator's key."""
@@ -88,9 +97,10 @@ class OpenAIProvider:
         self._upstream = upstream
         self._meter_for = meter_for
         self._secret = (options.api_key or "").encode()
-        base_url = (options.base_url or self.URL).rstrip("/")
+        base_url = self._base_url = (options.base_url or self.URL).rstrip("/")
+        self._headers = _headers(options)
         self._cap_field = _cap_field(options.name, base_url)
-        self._targets = {path: prepare(base_url + path, _headers(options)) for path in self.PATHS.values()}
+        self._targets = {path: prepare(base_url + path, self._headers) for path in self.PATHS.values()}
 
     def serves(self, endpoint: str, model: str) -> bool:
         """Whatever it is asked for, as far as there is a path for it."""
@@ -100,6 +110,13 @@ class OpenAIProvider:
         """Send the call. Raises UpstreamError or UpstreamTimeout when no response began."""
         body = rewrite(call, candidate, output_cap, self._cap_field)
         return await self._upstream.post(self._target(call.endpoint), passed_up(call), body, self._timeouts)
+
+    async def kept(self, verb: KeptVerb, response_id: str, model: str, query: str) -> Answer:
+        """Ask for a response that OpenAI keeps. Raises UpstreamError or UpstreamTimeout when no answer began."""
+        method, tail = KEPT[verb]
+        place = f"/responses/{quote(response_id, safe='')}{tail}" + (f"?{query}" if query else "")
+        target = prepare(self._base_url + place, self._headers)
+        return await self._upstream.request(method, target, {}, None, self._timeouts)
 
     def meter(self, call: Call, answer: Answer) -> Meter:
         """Reads this answer's usage."""
@@ -176,15 +193,18 @@ def as_read(raw: bytes, body: Mapping[str, object]) -> bytes:
     return raw if raw.count(b'"') + raw.count(b"\\u0022") == once.count(b'"') else once
 
 
+_CAP_FIELDS = {"chat.completions": ("max_completion_tokens", "max_tokens"), "responses": ("max_output_tokens",)}
+
+
 def _capped(call: Call, candidate: Candidate, output_cap: int, cap_field: str) -> dict[str, object]:
     """The bound in the field the client used (old servers know only `max_tokens`), else the provider's own."""
     chat = call.endpoint == "chat.completions"
-    names = ("max_completion_tokens", "max_tokens") if chat else ("max_tokens",)
+    names = _CAP_FIELDS.get(call.endpoint, ("max_tokens",))
     asked = {name: value for name in names if isinstance(value := call.body.get(name), int)}
     if asked:
         return {name: min(value, output_cap) for name, value in asked.items()}
     # A bound above the model's own maximum would be refused.
-    return {cap_field if chat else "max_tokens": min(output_cap, candidate.card.max_output_tokens or output_cap)}
+    return {cap_field if chat else names[0]: min(output_cap, candidate.card.max_output_tokens or output_cap)}
 
 
 def _with_usage(options: object) -> dict[str, object]:

@@ -82,31 +82,37 @@ def pretend(endpoint: str, body: Mapping[str, object]) -> list[bytes]:
 
 
 def _plan(chat: bool, body: Mapping[str, object]) -> _Plan:
-    prompt = _text(body.get("messages") if chat else body.get("prompt"))
+    prompt = text_of(body.get("messages") if chat else body.get("prompt"))
     digest = sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).digest()
-    asked = _ASKED.findall(prompt)
-    length = min(int(asked[-1]), MAX_OUTPUT_TOKENS) if asked else 12 + digest[0] % 24
+    length = asked_length(prompt, digest)
     bound = _bound(chat, body)
     return _Plan(
         id=("chatcmpl-" if chat else "cmpl-") + digest.hex()[:24],
         chat=chat,
         model=str(body.get("model")),
-        text=tuple(_word(digest[1] + index, index) for index in range(min(length, bound))),
+        text=tuple(word(digest[1], index) for index in range(min(length, bound))),
         finish="length" if length > bound else "stop",
-        choices=_whole(body.get("n"), 1),
-        input_tokens=_tokens(prompt),
+        choices=whole_of(body.get("n"), 1),
+        input_tokens=tokens_of(prompt),
     )
+
+
+def asked_length(prompt: str, digest: bytes) -> int:
+    """How many tokens a prompt asks for; else its hash decides."""
+    asked = _ASKED.findall(prompt)
+    return min(int(asked[-1]), MAX_OUTPUT_TOKENS) if asked else 12 + digest[0] % 24
 
 
 def _bound(chat: bool, body: Mapping[str, object]) -> int:
     names = ("max_completion_tokens", "max_tokens") if chat else ("max_tokens",)
-    asked = [_whole(body.get(name), MAX_OUTPUT_TOKENS) for name in names if body.get(name) is not None]
+    asked = [whole_of(body.get(name), MAX_OUTPUT_TOKENS) for name in names if body.get(name) is not None]
     return min(asked, default=MAX_OUTPUT_TOKENS if chat else _DEFAULT_COMPLETION)
 
 
-def _word(seed: int, index: int) -> str:
-    word = _WORDS[seed % len(_WORDS)]
-    return word.capitalize() if index == 0 else f" {word}"
+def word(seed: int, index: int) -> str:
+    """One token of output: the first begins the sentence."""
+    chosen = _WORDS[(seed + index) % len(_WORDS)]
+    return chosen.capitalize() if index == 0 else f" {chosen}"
 
 
 def _plain(plan: _Plan) -> dict[str, object]:
@@ -143,13 +149,13 @@ def _deltas(plan: _Plan) -> Iterator[tuple[int, dict[str, str], str | None]]:
 
 def _embeddings(body: Mapping[str, object]) -> dict[str, object]:
     inputs = _inputs(body.get("input"))
-    size = _whole(body.get("dimensions"), _DEFAULT_DIMENSIONS)
+    size = whole_of(body.get("dimensions"), _DEFAULT_DIMENSIONS)
     packed = body.get("encoding_format") == "base64"
     data = [
         {"object": "embedding", "index": index, "embedding": _pack(vector) if packed else vector}
         for index, vector in enumerate(_vector(item, size) for item in inputs)
     ]
-    tokens = sum(len(item) if isinstance(item, list) else _tokens(_text(item)) for item in inputs)
+    tokens = sum(len(item) if isinstance(item, list) else tokens_of(text_of(item)) for item in inputs)
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return {"object": "list", "data": data, "model": str(body.get("model")), "usage": usage}
 
@@ -172,23 +178,24 @@ def _pack(vector: Sequence[float]) -> str:
     return b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
     """All text of a prompt: strings, messages, content parts."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
-        return "\n".join(map(_text, value))
+        return "\n".join(map(text_of, value))
     if isinstance(value, dict):
-        return _text(value.get("content", value.get("text", "")))
+        return text_of(value.get("content", value.get("text", "")))
     return ""
 
 
-def _tokens(text: str) -> int:
+def tokens_of(text: str) -> int:
     """Four bytes to a token, at least one."""
     return max(1, -(-len(text.encode()) // 4))
 
 
-def _whole(value: object, default: int) -> int:
+def whole_of(value: object, default: int) -> int:
+    """A whole number of a body that is no mistake, else the default."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else default
 
 

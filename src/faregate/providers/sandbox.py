@@ -17,9 +17,10 @@ import orjson
 from faregate.core.call import Call, Candidate
 from faregate.core.price import PriceCard
 from faregate.errors import UpstreamError
-from faregate.ports import Answer, Meter
+from faregate.ports import Answer, KeptVerb, Meter
 from faregate.providers.openai import PATHS, MeterFactory, ProviderOptions, meter_of, rewrite
 from faregate.providers.pretend import pretend
+from faregate.providers.pretend_responses import pretend_kept, pretend_response
 from faregate.providers.upstream import Upstream
 
 KIND = "sandbox"
@@ -69,7 +70,8 @@ class SandboxProvider:
             return error
         slow = candidate.model == "sandbox-slow"
         await asyncio.sleep(_FIRST_S if slow else 0)
-        pieces = pretend(call.endpoint, orjson.loads(rewrite(call, candidate, output_cap)))
+        body = orjson.loads(rewrite(call, candidate, output_cap))
+        pieces = pretend_response(body) if call.endpoint == "responses" else pretend(call.endpoint, body)
         return SandboxAnswer(
             200,
             _content_type(call.stream),
@@ -77,6 +79,13 @@ class SandboxProvider:
             each_s=_EACH_S if slow else 0.0,
             cut=candidate.model == "sandbox-cut",
         )
+
+    async def kept(self, verb: KeptVerb, response_id: str, model: str, query: str) -> Answer:
+        """A response that was made before; background ones are ready at once."""
+        said = pretend_kept(verb, response_id, model)
+        if said is None:
+            return _error(404, "not_found", "no such response", {})
+        return SandboxAnswer(200, _content_type(False), [said])
 
     def meter(self, call: Call, answer: Answer) -> Meter:
         """OpenAI's wire, so OpenAI's meter."""

@@ -92,11 +92,17 @@ class Upstream:
 
     async def post(self, target: Target, headers: Mapping[str, str], body: bytes, timeouts: Timeouts) -> UpstreamAnswer:
         """Send; wait for the headers. Raises UpstreamError or UpstreamTimeout when no response began."""
+        return await self.request("POST", target, headers, body, timeouts)
+
+    async def request(
+        self, method: str, target: Target, headers: Mapping[str, str], body: bytes | None, timeouts: Timeouts
+    ) -> UpstreamAnswer:
+        """The same by any method; a body of None is none at all."""
         loop = asyncio.get_running_loop()
         begun = loop.time()
         try:
             async with asyncio.timeout_at(begun + timeouts.first_byte_s):
-                response = await self._send(target, headers, body, timeouts.connect_s)
+                response = await self._send(method, target, headers, body, timeouts.connect_s)
         except FOREIGN as error:
             failure = translate(error)
         else:
@@ -109,14 +115,18 @@ class Upstream:
         if session is not None:
             await session.close()
 
-    async def _send(self, target: Target, headers: Mapping[str, str], body: bytes, connect_s: float) -> ClientResponse:
+    async def _send(
+        self, method: str, target: Target, headers: Mapping[str, str], body: bytes | None, connect_s: float
+    ) -> ClientResponse:
         session = self._session or self._open()
         timeout = self._timeouts.get(connect_s) or self._client_timeout(connect_s)
         sent = target.headers
         if headers:
             sent = sent.copy()
             sent.update(headers)
-        return await session.post(target.url, data=body, headers=sent, allow_redirects=False, timeout=timeout)
+        return await session.request(
+            method, target.url, data=body, headers=sent, allow_redirects=False, timeout=timeout
+        )
 
     def _answer(self, response: ClientResponse, timeouts: Timeouts, begun: float) -> UpstreamAnswer:
         if 300 <= response.status < 400:

@@ -89,7 +89,7 @@ def _count(part: Mapping[str, object], allow: Allowances, found: _Found) -> None
         found.base64 += len(url) if url[:5].lower() == "data:" else 0
     elif isinstance(sound, dict) and isinstance(data := sound.get("data"), str):
         found.sounds += 1
-        found.tokens += allow.sound(_seconds(len(data), sound.get("format")))
+        found.tokens += allow.sound(seconds_of(len(data), sound.get("format")))
         found.base64 += len(data)
     elif isinstance(file, dict):
         data = file.get("file_data")
@@ -116,7 +116,8 @@ def _parts(body: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
                 yield part
 
 
-def _seconds(base64_length: int, kind: object) -> int:
+def seconds_of(base64_length: int, kind: object) -> int:
+    """The most seconds that so much base64 can hold."""
     per_second = _WAV_BYTES_PER_S if kind == "wav" else _COMPRESSED_BYTES_PER_S
     return -(-base64_length * 3 // (4 * per_second))
 

@@ -17,6 +17,8 @@ from faregate.meter.reader import FINAL, LAST, PASS, STRING, USAGE, Source
 from faregate.meter.values import child, items, load_object, text
 
 _TERMINAL = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
+_ID = re.compile(r"[!-~]{1,256}")
+"""Whatever else is no id that anybody could ask for."""
 _PENDING = ("queued", "in_progress")
 
 
@@ -30,6 +32,8 @@ class ResponsesReader(UsageReader):
         self._tools: dict[str, Mapping[str, object]] = {}
         self._status_text: str | None = None
         self._model_known = False
+        self._id: str | None = None
+        self._stored = True
 
     def remarkable(self, raw: bytes) -> bool:
         return not self._model_known or b".delta" not in raw or raw.count(b'"type"') > 1
@@ -65,6 +69,9 @@ class ResponsesReader(UsageReader):
         self._model_known = self._model_known or self.model is not None
         self.service_tier = text(obj.get("service_tier")) or self.service_tier
         self._status_text = text(obj.get("status"))
+        key = text(obj.get("id"))
+        self._id = key if key and _ID.fullmatch(key) else self._id
+        self._stored = obj.get("store") is not False
         self.note_error(obj)
         self.note_usage(obj.get("usage"))
         self._note_tools(obj.get("output"))
@@ -102,7 +109,8 @@ class ResponsesReader(UsageReader):
         """A background response that is still running is pending: poll it again."""
         reading = super().reading(status, headers)
         pending = self._status_text in _PENDING and not self.source.stream
-        return replace(reading, pending=pending, complete=reading.complete and not pending)
+        kept = self._id if self._stored else None
+        return replace(reading, pending=pending, complete=reading.complete and not pending, response_id=kept)
 
 
 _BODY_TEXT = re.compile(rb'"(?:text|arguments)"\s*:\s*' + STRING)

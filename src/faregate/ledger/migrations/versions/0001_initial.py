@@ -408,6 +408,25 @@ def _create_tables() -> None:
     )
     op.create_index("ix_keys_organization_id_id", "keys", ["organization_id", "id"], unique=False)
     op.create_table(
+        "responses",
+        sa.Column("organization_id", TEXT, nullable=False),
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("account_id", TEXT, nullable=False),
+        sa.Column("key_id", TEXT, nullable=True),
+        sa.Column("hold_id", TEXT, nullable=False),
+        sa.Column("provider", TEXT, nullable=False),
+        sa.Column("model", TEXT, nullable=False),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("tokens", sa.BigInteger(), nullable=False),
+        sa.Column("meta", TEXT, nullable=True),
+        sa.Column("poller", TEXT, nullable=True),
+        sa.Column("due_us", sa.BigInteger(), nullable=False),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("state IN ('running', 'ended')", name=op.f("ck_responses_state")),
+        sa.PrimaryKeyConstraint("organization_id", "id", name=op.f("pk_responses")),
+    )
+    op.create_index("ix_responses_state_due_us", "responses", ["state", "due_us"], unique=False)
+    op.create_table(
         "reservations",
         sa.Column("id", TEXT, nullable=False),
         sa.Column("organization_id", TEXT, nullable=False),
