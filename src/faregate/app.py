@@ -42,7 +42,7 @@ from faregate.flow import Flow
 from faregate.forwarding import Forwarder
 from faregate.gateway.doors import DOORS, PATTERNS, Door, Pattern
 from faregate.gateway.endpoint import Endpoint
-from faregate.gateway.kept import KeptEndpoint
+from faregate.gateway.kept import PATHS, KeptEndpoint
 from faregate.gateway.metrics import Metrics
 from faregate.journal import FileJournal, dead_journals
 from faregate.ledger import schema
@@ -430,8 +430,7 @@ def _routes(runtime: Runtime) -> list[BaseRoute]:
         return await authenticate(services, secret, _PROXY)
 
     kept = KeptEndpoint(runtime.background, caller, runtime.metrics)
-    paths = ("/v1/responses/{id}", "/v1/responses/{id}/{part}")
-    return [*(Route(path, kept) for path in paths), *control_plane(services)]
+    return [*(Route(path, kept) for path in PATHS), *control_plane(services)]
 
 
 def prepare(settings: Settings) -> None:

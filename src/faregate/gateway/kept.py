@@ -25,12 +25,15 @@ from faregate.ports import Answer, ClientGone, Events, Kept, KeptVerb, Meter, Pr
 
 log = logging.getLogger("faregate.gateway")
 
+PATHS = ("/v1/responses/{id}", "/v1/responses/{id}/{part}")
 _VERBS: Mapping[tuple[str, str], KeptVerb] = {
     ("GET", ""): "get",
     ("DELETE", ""): "delete",
     ("POST", "cancel"): "cancel",
     ("GET", "input_items"): "input_items",
 }
+ROUTES = tuple([f"{method} {PATHS[0]}" + (f"/{part}" if part else "") for method, part in _VERBS])
+"""As the documentation has them."""
 _QUERY = frozenset(
     {"include", "include[]", "stream", "starting_after", "include_obfuscation", "limit", "order", "after"}
 )

@@ -13,12 +13,13 @@ from dataclasses import replace
 from urllib.parse import quote
 
 from faregate.core.call import Call, Candidate
-from faregate.ports import Answer, Meter
+from faregate.ports import Answer, KeptVerb, Meter
 from faregate.providers.entra import EntraTokens, default_credential
 from faregate.providers.openai import (
     PATHS,
     MeterFactory,
     ProviderOptions,
+    kept_path,
     meter_of,
     passed_down,
     passed_up,
@@ -85,6 +86,15 @@ class AzureProvider:
         if self._entra is not None:
             headers["authorization"] = f"Bearer {await self._entra.get()}"
         return await self._upstream.post(self._target(call.endpoint, deployment), headers, body, self._timeouts)
+
+    async def kept(self, verb: KeptVerb, response_id: str, model: str, query: str) -> Answer:
+        """Ask for a response that Azure keeps. Raises UpstreamError or UpstreamTimeout when no answer began."""
+        method, path = kept_path(verb, response_id, query)
+        headers = {}
+        if self._entra is not None:
+            headers["authorization"] = f"Bearer {await self._entra.get()}"
+        target = prepare(f"{self._base_url}/openai/v1{path}", self._headers)
+        return await self._upstream.request(method, target, headers, None, self._timeouts)
 
     def meter(self, call: Call, answer: Answer) -> Meter:
         """Reads this answer's usage."""

@@ -113,9 +113,8 @@ class OpenAIProvider:
 
     async def kept(self, verb: KeptVerb, response_id: str, model: str, query: str) -> Answer:
         """Ask for a response that OpenAI keeps. Raises UpstreamError or UpstreamTimeout when no answer began."""
-        method, tail = KEPT[verb]
-        place = f"/responses/{quote(response_id, safe='')}{tail}" + (f"?{query}" if query else "")
-        target = prepare(self._base_url + place, self._headers)
+        method, path = kept_path(verb, response_id, query)
+        target = prepare(self._base_url + path, self._headers)
         return await self._upstream.request(method, target, {}, None, self._timeouts)
 
     def meter(self, call: Call, answer: Answer) -> Meter:
@@ -143,6 +142,12 @@ def without_secrets(body: bytes, *secrets: bytes) -> bytes:
         if secret:
             body = body.replace(secret, _REDACTED)
     return _SECRETS.sub(_REDACTED, body)
+
+
+def kept_path(verb: KeptVerb, response_id: str, query: str) -> tuple[str, str]:
+    """Method and path (with its query) of a question about a response that is kept."""
+    method, tail = KEPT[verb]
+    return method, f"/responses/{quote(response_id, safe='')}{tail}" + (f"?{query}" if query else "")
 
 
 def meter_of(meter_for: MeterFactory, kind: str, call: Call, answer: Answer) -> Meter:
