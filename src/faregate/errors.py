@@ -22,6 +22,8 @@ class FaregateError(Exception):
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+        self.request_id: str | None = None
+        """Whose request it ended: known where it is reported."""
 
 
 class ConfigError(FaregateError):

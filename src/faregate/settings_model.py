@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
-IMPLEMENTED_KINDS: Final = frozenset({"azure", "bedrock", "deepseek", "gemini", "openai", "sandbox", "xai"})
+IMPLEMENTED_KINDS: Final = frozenset({"anthropic", "azure", "bedrock", "deepseek", "gemini", "openai", "sandbox", "xai"})
 """What the provider registry of this release can build; the other kinds are known names, and parse."""
 
 REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
@@ -298,9 +298,11 @@ class XAIProvider(BaseProvider):
 
 
 class AnthropicProvider(BaseProvider):
-    """Anthropic."""
+    """Anthropic: its own messages, and chat completions by translation (extra `litellm`)."""
 
     kind: Literal["anthropic"]
+    base_url: HttpUrl = "https://api.anthropic.com"
+    """Without /v1."""
 
 
 class BedrockProvider(BaseProvider):

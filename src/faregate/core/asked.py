@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from faregate.core.asks.anthropic import counting, messages_input, messages_output
 from faregate.core.asks.gemini import generate_input, generate_output
 from faregate.core.asks.openai import chat_input, chat_output, completions_output, listed_input
 from faregate.core.asks.responses import responses_input, responses_output
@@ -16,6 +17,8 @@ ASKS: Mapping[str, Ask] = {
     "embeddings": Ask(no_output, listed_input),
     "generatecontent": Ask(generate_output, generate_input),
     "responses": Ask(responses_output, responses_input),
+    "messages": Ask(messages_output, messages_input),
+    "messages.count_tokens": Ask(no_output, counting),
 }
 """By endpoint; what is not listed is text without output."""
 

@@ -72,7 +72,7 @@ class CallEstimator:
         asked = priced.asked
         full = [self._output(asked, candidate) for candidate in candidates]
         most = max(full)
-        floor = min(most, self.settings.min_output_tokens * asked.choices)
+        floor = min(most, max(self.settings.min_output_tokens, asked.least) * asked.choices)
         factor = charge_factor(principal, call.multiplier)
         reached = priced.bounds(candidates, full)
         want = charge_up(max([bound.with_output(before, own) for bound, before, own in reached]), factor)

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from faregate.gateway import gemini
+from faregate.gateway.anthropic import AnthropicDialect
 from faregate.gateway.gemini import GeminiDialect
 from faregate.gateway.openai import OpenAIDialect
 from faregate.gateway.responses import ResponsesDialect
 from faregate.ports import Dialect
 
 _OPENAI = OpenAIDialect()
+_ANTHROPIC = AnthropicDialect()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ DOORS: Mapping[str, Door] = {
     "/v1/completions": Door("completions", _OPENAI),
     "/v1/embeddings": Door("embeddings", _OPENAI),
     "/v1/responses": Door("responses", ResponsesDialect()),
+    "/v1/messages": Door("messages", _ANTHROPIC),
+    "/v1/messages/count_tokens": Door("messages.count_tokens", _ANTHROPIC),
 }
 """By exact path; all of them are POST."""
 

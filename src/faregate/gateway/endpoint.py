@@ -80,6 +80,7 @@ class Endpoint:
         self._events.call_refused(error.code)
         if reply.started:
             raise error  # Half a response cannot be turned into an error: the connection is cut instead.
+        error.request_id = reply.request_id
         headers, body = self._dialect.error(error)
         headers["content-length"] = str(len(body))
         if isinstance(error, RequestTooLarge):

@@ -14,7 +14,7 @@ from faregate.meter.dialects.gemini import GeminiReader
 from faregate.meter.dialects.ollama import OllamaReader
 from faregate.meter.dialects.openai import OpenAIReader
 from faregate.meter.dialects.openai_audio import SpeechReader, TranscriptionReader
-from faregate.meter.dialects.openai_images import ImagesReader, ModerationsReader
+from faregate.meter.dialects.openai_images import FreeReader, ImagesReader
 from faregate.meter.dialects.openai_realtime import RealtimeReader
 from faregate.meter.dialects.openai_responses import ResponsesReader
 from faregate.meter.framing import Framing, JsonArrayFraming, MessageFraming, NdJsonFraming, SseFraming
@@ -37,9 +37,10 @@ _READERS: Mapping[str, ReaderFactory] = {
     "images.generations": ImagesReader,
     "images.edits": ImagesReader,
     "images.variations": ImagesReader,
-    "moderations": ModerationsReader,
+    "moderations": FreeReader,
     "realtime": RealtimeReader,
     "messages": AnthropicReader,
+    "messages.count_tokens": FreeReader,
     "generatecontent": GeminiReader,
     "streamgeneratecontent": GeminiReader,
     "live": GeminiReader,

@@ -49,6 +49,7 @@ class Build(Protocol):
 
 
 KINDS: Mapping[str, str] = {
+    "anthropic": "anthropic:AnthropicProvider",
     "azure": "azure:AzureProvider",
     "bedrock": "bedrock:BedrockProvider",
     "deepseek": "deepseek:DeepSeekProvider",

@@ -36,6 +36,8 @@ class Asked:
     cappable: bool
     param: str | None = None
     """The field that set the bound."""
+    least: int = 0
+    """Less than this per choice makes no sense to the provider (thinking has a smallest budget)."""
 
 
 @dataclass(frozen=True, slots=True)

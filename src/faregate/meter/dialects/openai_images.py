@@ -50,8 +50,8 @@ class ImagesReader(UsageReader):
         return replace(usage, images=self._images, image_output_tokens=image_output)
 
 
-class ModerationsReader(UsageReader):
-    """POST /moderations: free."""
+class FreeReader(UsageReader):
+    """POST /moderations, and Anthropic's count_tokens: what they answer costs nothing."""
 
     def complete_usage(self, usage: Usage) -> Usage | None:
         return None

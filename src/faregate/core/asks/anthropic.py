@@ -1,0 +1,97 @@
+"""Anthropic's messages, and the counting of their tokens, which is free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+
+from faregate.core.asks.shape import MAX_TOKENS, ONE_REQUEST, Allowances, Asked, Input, tier_of, whole
+from faregate.core.call import Call
+from faregate.errors import InvalidRequest
+
+_LEAST_WITH_THINKING = 2048
+"""The smallest thinking budget there is, and as much again for what is said after it."""
+_MOST_SEARCHES = 50
+_SEARCHES = 10
+"""Of a web search tool without `max_uses`."""
+
+
+def messages_output(call: Call) -> Asked:
+    """`max_tokens`, which includes thinking. Raises InvalidRequest: Anthropic wants it, and so do we."""
+    most = whole(call.body, "max_tokens", 0, MAX_TOKENS)
+    if most is None:
+        raise InvalidRequest("max_tokens is required", param="max_tokens")
+    thinking = call.body.get("thinking")
+    thinks = isinstance(thinking, dict) and thinking.get("type") == "enabled"
+    return Asked(most, 1, True, "max_tokens", least=_LEAST_WITH_THINKING if thinks else 0)
+
+
+def messages_input(call: Call, allow: Allowances) -> Input:
+    """Text by its bytes; allowances for pictures and documents. Base64 is counted by its length, never read."""
+    base64 = tokens = 0
+    for block in _blocks(call.body):
+        size, more = _file(block, allow)
+        base64 += size
+        tokens += more
+    text = allow.text(call.body_bytes - base64)
+    return Input(max(1, text + tokens), _modalities(call), _units(call), _tier(call))
+
+
+def counting(call: Call, allow: Allowances) -> Input:
+    """Costs nothing, so it holds nothing."""
+    return Input(0, units={})
+
+
+def _blocks(body: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
+    """All content blocks of all messages, those inside tool results and documents included."""
+    messages = body.get("messages")
+    waiting = list(messages) if isinstance(messages, list) else []
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            yield item
+            source = item.get("source")
+            for inside in (item.get("content"), source.get("content") if isinstance(source, dict) else None):
+                if isinstance(inside, list):
+                    waiting += inside
+
+
+def _file(block: Mapping[str, object], allow: Allowances) -> tuple[int, int]:
+    """(bytes that are no text, tokens in their place) of a picture or a document."""
+    kind, source = block.get("type"), block.get("source")
+    if kind not in ("image", "document") or not isinstance(source, dict):
+        return 0, 0
+    if source.get("type") in ("text", "content"):
+        return 0, 0  # its text counts as such, its pictures are blocks
+    data = source.get("data")
+    size = len(data) if isinstance(data, str) else 0
+    return size, allow.image() if kind == "image" else allow.document(size * 3 // 4 if size else None)
+
+
+def _modalities(call: Call) -> frozenset[str]:
+    """Cache writes (and for an hour, if that is asked for anywhere), and a geography with its own price."""
+    raw = call.raw_body
+    hidden = b"\\u00" in raw  # a plain letter, escaped: nobody needs that, so it is not read but feared
+    found = set()
+    if hidden or b'"cache_control"' in raw:
+        found |= {"cache_write", "cache_write_1h"} if hidden or b'"1h"' in raw else {"cache_write"}
+    if isinstance(geo := call.body.get("inference_geo"), str):
+        found.add(f"geo:{geo[:16]}")
+    if call.body.get("speed") == "fast":
+        found.add("speed:fast")
+    return frozenset(found)
+
+
+def _units(call: Call) -> Mapping[str, Decimal]:
+    """The searches that the provider may run by itself."""
+    tools = call.body.get("tools")
+    searches = 0
+    for tool in tools if isinstance(tools, list) else ():
+        if isinstance(tool, dict) and str(tool.get("type")).startswith("web_search"):
+            uses = tool.get("max_uses")
+            searches += uses if isinstance(uses, int) and 0 < uses < _MOST_SEARCHES else _SEARCHES
+    return {**ONE_REQUEST, "search": Decimal(min(searches, _MOST_SEARCHES))} if searches else ONE_REQUEST
+
+
+def _tier(call: Call) -> str:
+    return "fast" if call.body.get("speed") == "fast" else tier_of(call)
