@@ -24,7 +24,9 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
-IMPLEMENTED_KINDS: Final = frozenset({"anthropic", "azure", "bedrock", "deepseek", "gemini", "openai", "sandbox", "xai"})
+IMPLEMENTED_KINDS: Final = frozenset(
+    {"anthropic", "azure", "bedrock", "deepseek", "gemini", "openai", "sandbox", "xai"}
+)
 """What the provider registry of this release can build; the other kinds are known names, and parse."""
 
 REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
