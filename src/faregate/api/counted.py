@@ -7,7 +7,7 @@ The dialects and `/v1/usage/record` translate into `Counted`; none of them knows
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Literal
@@ -21,11 +21,14 @@ from faregate.core.pricing import price
 from faregate.core.truth import TIERS, usage_fields
 from faregate.core.usage import Usage
 from faregate.errors import InvalidRequest, ModelNotPriced
+from faregate.pricing.cards import with_id
 from faregate.pricing.catalog import LayeredCatalog
 from faregate.pricing.names import kind_of
 
 MOST_COUNTED = 10**12
 """Of tokens, characters, images and the like in one record: sums of many still fit into 64 bits."""
+CUSTOM = "custom"
+"""The provider whose cards price what no provider sells."""
 MOST_SECONDS = Decimal(10**9)
 _EARLIEST_US = 946_684_800_000_000
 _AHEAD_US = 24 * 3_600_000_000
@@ -65,14 +68,32 @@ class Payer:
 
 
 def card_for(catalog: LayeredCatalog, counted: Counted, organization_id: str) -> PriceCard:
-    """The card in force when it happened. Raises ModelNotPriced."""
+    """The card in force when it happened. Raises ModelNotPriced.
+
+    What it has no rate for and no provider sells (custom metrics, video) may be on the model's card of `custom`.
+    """
     card = catalog.find(
         counted.model, provider=counted.provider, organization_id=organization_id, now_us=counted.occurred_us
     )
+    missing = [name for name in _own_rates(counted.usage) if card is None or name not in card.rates]
+    if missing and counted.provider != CUSTOM:
+        own = catalog.find(counted.model, provider=CUSTOM, organization_id=organization_id, now_us=counted.occurred_us)
+        card = _joined(card, own, missing) if card is not None and own is not None else card or own
     if card is None:
         of = f" of provider {counted.provider!r}" if counted.provider else ""
         raise ModelNotPriced(f"the model {counted.model!r}{of} has no price", param="model")
     return card
+
+
+def _own_rates(usage: Usage) -> tuple[str, ...]:
+    return (*usage.custom, *(("video_second",) if usage.video_seconds is not None else ()))
+
+
+def _joined(card: PriceCard, own: PriceCard, names: Sequence[str]) -> PriceCard:
+    rates = {name: own.rates[name] for name in names if name in own.rates}
+    if not rates:
+        return card
+    return with_id(replace(card, rates={**card.rates, **rates}, source=f"{card.source} + {own.source}"))
 
 
 def record_of(
@@ -137,7 +158,7 @@ def _fitted(usage: Usage, card: PriceCard) -> Usage:
 
 def _cost(card: PriceCard, usage: Usage, tier: str) -> Cost:
     cost = price(card, usage, tier=TIERS.get(tier, "default"))
-    missing = [name for name in cost.unpriced if name in usage.custom]
+    missing = [name for name in _own_rates(usage) if name not in card.rates and not card.free]
     if missing:
         raise ModelNotPriced(f"{card.model} has no rate for {', '.join(missing)}", param="model")
     return cost

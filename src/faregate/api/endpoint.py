@@ -36,6 +36,10 @@ class Rule:
     path: str
     scopes: tuple[KeyScope, ...]
     handler: Handler
+    say: Callable[[FaregateError], Reply] = error_reply
+    """How errors are said on its path."""
+    max_body_bytes: int | None = None
+    """None: what the control plane takes."""
 
 
 class Endpoint:
@@ -45,6 +49,7 @@ class Endpoint:
         self._path = path
         self._rules = rules
         self._services = services
+        self._say = next(iter(rules.values())).say
         self._running: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,12 +65,12 @@ class Endpoint:
         except ClientGone:
             return
         except FaregateError as error:
-            reply = error_reply(error)
+            reply = self._say(error)
             if isinstance(error, MethodNotAllowed):
                 reply = Reply(body=reply.body, status=error.status, headers={"allow": ", ".join(self._rules)})
         except Exception:  # the process edge: a defect must not take its traceback to the client
             log.exception("request %s failed", request_id)
-            reply = error_reply(FaregateError("the gateway failed"))
+            reply = self._say(FaregateError("the gateway failed"))
         await send_reply(send, reply, request_id)
 
     async def _answer(self, scope: Scope, receive: Receive, request_id: str) -> Reply:
@@ -83,7 +88,7 @@ class Endpoint:
             path_params=scope.get("path_params", {}),
             headers=headers,
             query=query_map(scope),
-            raw_body=await read_body(receive, headers, self._services.max_body_bytes),
+            raw_body=await read_body(receive, headers, rule.max_body_bytes or self._services.max_body_bytes),
             request_id=request_id,
             caller=principal,
         )

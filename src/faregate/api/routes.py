@@ -20,6 +20,7 @@ from faregate.api import (
     usage,
     usage_record,
 )
+from faregate.api.dialects import transactions as dialect_transactions
 from faregate.api.endpoint import Endpoint, Rule, not_found
 from faregate.api.services import Services
 from faregate.auth.scopes import Scope
@@ -69,6 +70,15 @@ def table() -> tuple[Rule, ...]:
         Rule("GET", "/v1/models", _MODELS, catalogue.list_all),
         Rule("POST", "/v1/models/calculate", _MODELS, models.calculate),
         Rule("GET", "/v1/models/{id:path}", _MODELS, models.get),
+        # Other services' dialects
+        Rule(
+            "POST",
+            "/usage/transactions",
+            _RECORD,
+            dialect_transactions.post,
+            say=dialect_transactions.say,
+            max_body_bytes=dialect_transactions.MAX_BODY_BYTES,
+        ),
         # Administration
         Rule("POST", "/v1/admin/organizations", _ADMIN, admin_organizations.create),
         Rule("GET", "/v1/admin/organizations", _ADMIN, admin_organizations.list_all),
