@@ -124,8 +124,8 @@ async def test_the_operators_key_and_listed_headers_go_upstream(upstream: Upstre
 
 
 async def test_an_unknown_endpoint_is_not_served(upstream: Upstream) -> None:
-    with pytest.raises(UpstreamError, match="moderations"):
-        await provider(upstream, None).send(call("moderations"), PLACE, None)
+    with pytest.raises(UpstreamError, match="messages"):
+        await provider(upstream, None).send(call("messages"), PLACE, None)
 
 
 def test_headers_for_the_client_are_listed() -> None:

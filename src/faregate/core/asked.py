@@ -6,6 +6,14 @@ from collections.abc import Mapping
 
 from faregate.core.asks.anthropic import counting, messages_input, messages_output
 from faregate.core.asks.gemini import generate_input, generate_output
+from faregate.core.asks.media import (
+    drawing_input,
+    drawing_output,
+    speech_input,
+    speech_output,
+    transcription_input,
+    transcription_output,
+)
 from faregate.core.asks.openai import chat_input, chat_output, completions_output, listed_input
 from faregate.core.asks.responses import responses_input, responses_output
 from faregate.core.asks.shape import Allowances, Ask, Asked, Input, no_output, text_alone
@@ -19,6 +27,11 @@ ASKS: Mapping[str, Ask] = {
     "responses": Ask(responses_output, responses_input),
     "messages": Ask(messages_output, messages_input),
     "messages.count_tokens": Ask(no_output, counting),
+    "audio.transcriptions": Ask(transcription_output, transcription_input),
+    "audio.translations": Ask(transcription_output, transcription_input),
+    "audio.speech": Ask(speech_output, speech_input),
+    "images.generations": Ask(drawing_output, drawing_input),
+    "images.edits": Ask(drawing_output, drawing_input),
 }
 """By endpoint; what is not listed is text without output."""
 

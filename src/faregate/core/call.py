@@ -61,6 +61,22 @@ class Principal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """What a multipart body is beside its text fields (those are the call's `body`)."""
+
+    model_at: tuple[int, int]
+    """Where in `raw_body` the model's name stands."""
+    files: tuple[tuple[str, int], ...] = ()
+    """Field and bytes of each file."""
+    seconds: int | None = None
+    """How long its recording lasts, in whole seconds; None: it has none."""
+    most_seconds: int | None = None
+    """The same where it is only guessed: what it can last at most."""
+    guessed: bool = False
+    """`seconds` is taken from the file's size, not from what the file says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One request as asked. `body` is the parsed JSON; nothing in it is changed in place."""
 
@@ -93,6 +109,8 @@ class Call:
     """The provider answers at once and works on: see `background.py`."""
     content_type: str = "application/json"
     """Of `raw_body`; a form's with its boundary."""
+    form: Form | None = None
+    """A multipart body's shape; None: the body is JSON."""
 
     @property
     def body_bytes(self) -> int:

@@ -22,6 +22,9 @@ UNBOUNDED = 2**53
 _NOTHING: Mapping[str, Decimal] = {}
 _ZERO = Decimal(0)
 
+_SAME_AS_TOKENS = frozenset({"second", "character"})
+"""A second basis for what tokens already bill: one of the two is charged."""
+
 _CLASSES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "": (("input", "cached_input"), ("output", "reasoning")),
     "audio": (("audio_input", "cached_audio_input"), ("audio_output",)),
@@ -121,10 +124,23 @@ def _make_bounds(
         yield Bound(_ZERO, _ZERO, _ZERO)
         return
     for rates in _reachable(card, tier, input_tokens):
-        fees = sum((EXACT.multiply(rates.get(name, _ZERO), quantity) for name, quantity in units.items()), _ZERO)
+        fees, instead = _fees(rates, units)
         factor = _factor(card, modalities)
         dearest_in, dearest_out = (_dearest(card, rates, modalities, side) for side in (0, 1))
-        yield Bound(EXACT.multiply(dearest_in, factor), EXACT.multiply(dearest_out, factor), fees)
+        if dearest_in or dearest_out:
+            yield Bound(EXACT.multiply(dearest_in, factor), EXACT.multiply(dearest_out, factor), fees)
+        if instead or not (dearest_in or dearest_out):
+            yield Bound(_ZERO, _ZERO, EXACT.add(fees, instead))
+
+
+def _fees(rates: Mapping[str, Decimal], units: Mapping[str, Decimal]) -> tuple[Decimal, Decimal]:
+    """What comes on top of tokens, and what is billed instead of them; of the rates of one thing the dearest."""
+    amounts: dict[str, Decimal] = {}
+    for name, quantity in units.items():
+        thing, amount = name.partition(":")[0], EXACT.multiply(rates.get(name, _ZERO), quantity)
+        amounts[thing] = max(amount, amounts.get(thing, _ZERO))
+    instead = sum((amount for thing, amount in amounts.items() if thing in _SAME_AS_TOKENS), _ZERO)
+    return sum(amounts.values(), _ZERO) - instead, instead
 
 
 def _reachable(card: PriceCard, tier: str, input_tokens: int) -> Iterator[Mapping[str, Decimal]]:

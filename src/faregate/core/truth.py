@@ -13,6 +13,7 @@ from decimal import Decimal
 from operator import attrgetter
 from typing import Literal
 
+from faregate.core.asks.media import picture_pixels, picture_rate
 from faregate.core.call import Call, Candidate, Estimate, Principal, Record
 from faregate.core.money import MAX_MICROCREDITS, charge_microcredits
 from faregate.core.price import Cost
@@ -60,16 +61,22 @@ def billable_usage(outcome: Outcome, call: Call, estimate: Estimate) -> tuple[Us
         return None, False
     if reading.delivered_tokens == 0 and (outcome.broke or reading.error is not None) and not outcome.cut:
         return None, False
+    if known is None and call.form is not None and call.form.seconds is not None:
+        return Usage(audio_seconds=Decimal(call.form.seconds)), call.form.guessed or not reading.complete
     return _filled(known or _UNKNOWN, reading, call, estimate), True
 
 
 def _has_units(usage: Usage) -> bool:
     """Billed by something else than tokens."""
-    return any((usage.audio_seconds, usage.characters, usage.images, usage.pages, usage.requests, usage.search_units))
+    units = (usage.audio_seconds, usage.characters, usage.images, usage.pages, usage.requests, usage.search_units)
+    return any(count is not None for count in units)
 
 
 def _filled(usage: Usage, reading: Reading, call: Call, estimate: Estimate, *, least_output_tokens: int = 0) -> Usage:
     likely = likely_input_tokens(call, estimate)
+    if call.endpoint.startswith("images.") and usage.output_tokens is None:
+        drawn = estimate.output_tokens  # Nobody can count the tokens of a picture by looking at it.
+        usage = replace(usage, output_tokens=drawn, image_output_tokens=drawn)
     delivered = (
         reading.delivered_tokens
         if usage.output_tokens is None or reading.output_is_placeholder
@@ -80,7 +87,9 @@ def _filled(usage: Usage, reading: Reading, call: Call, estimate: Estimate, *, l
 
 
 def likely_input_tokens(call: Call, estimate: Estimate) -> int:
-    """What a call's input probably was, for want of a count."""
+    """What a call's input probably was, for want of a count; the bytes of files say little."""
+    if call.form is not None:
+        return estimate.input_tokens
     return min(-(-call.body_bytes // _BYTES_PER_TOKEN) + call.prior_tokens, estimate.input_tokens)
 
 
@@ -229,11 +238,24 @@ def _charged(
 ) -> tuple[Cost, int] | None:
     """A basis' cost and charge; None if it has no price, or one that no account could pay."""
     try:
-        cost = _priced(candidate, usage, reading)
+        cost = _priced(candidate, _by_card(usage, call, candidate), reading)
     except (FaregateError, ArithmeticError):
         return None
     charge = charge_microcredits(cost.usd, principal.credits_per_usd, principal.markup_percent, call.multiplier)
     return (cost, charge) if charge <= MAX_MICROCREDITS else None
+
+
+def _by_card(usage: Usage, call: Call, candidate: Candidate) -> Usage:
+    """Pictures without tokens, counted in what the card has a rate for: this quality and size, or their pixels."""
+    rates = candidate.card.rates
+    if not usage.images or usage.output_tokens is not None:
+        return usage
+    rate = picture_rate(call.body)
+    if rate in rates:
+        return replace(usage, images=None, custom={**usage.custom, rate: Decimal(usage.images)})
+    if "pixel" in rates and usage.pixels is None:
+        return replace(usage, images=None, pixels=usage.images * picture_pixels(call.body))
+    return usage
 
 
 def _priced(candidate: Candidate, usage: Usage, reading: Reading) -> Cost:

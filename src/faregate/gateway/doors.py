@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from faregate.gateway import gemini
 from faregate.gateway.anthropic import AnthropicDialect
+from faregate.gateway.forms import FormDialect, MediaDialect
 from faregate.gateway.gemini import GeminiDialect
 from faregate.gateway.openai import OpenAIDialect
 from faregate.gateway.responses import ResponsesDialect
@@ -14,6 +15,7 @@ from faregate.ports import Dialect
 
 _OPENAI = OpenAIDialect()
 _ANTHROPIC = AnthropicDialect()
+_RECORDING = FormDialect("file", sound=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,12 @@ DOORS: Mapping[str, Door] = {
     "/v1/responses": Door("responses", ResponsesDialect()),
     "/v1/messages": Door("messages", _ANTHROPIC),
     "/v1/messages/count_tokens": Door("messages.count_tokens", _ANTHROPIC),
+    "/v1/moderations": Door("moderations", MediaDialect(model="omni-moderation-latest")),
+    "/v1/audio/transcriptions": Door("audio.transcriptions", _RECORDING),
+    "/v1/audio/translations": Door("audio.translations", _RECORDING),
+    "/v1/audio/speech": Door("audio.speech", MediaDialect(stream=("stream_format", "sse"))),
+    "/v1/images/generations": Door("images.generations", _OPENAI),
+    "/v1/images/edits": Door("images.edits", FormDialect("image", "image[]", json=True)),
 }
 """By exact path; all of them are POST."""
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import orjson
 
-from faregate.core.call import Call, Principal
+from faregate.core.call import Call, Form, Principal
 from faregate.core.money import credits
 from faregate.errors import FaregateError, InsufficientCredits, InvalidRequest, LimitExceeded
 from faregate.gateway.common import (
@@ -34,6 +34,7 @@ _TYPES = {
     413: "invalid_request_error",
     429: "rate_limit_error",
 }
+_NEVER_STREAMS = frozenset({"embeddings", "moderations"})
 _PASSED_ON = ("openai-beta", "idempotency-key", "x-client-request-id")
 
 
@@ -41,10 +42,25 @@ class OpenAIDialect:
     """`ports.Dialect` for OpenAI's JSON endpoints."""
 
     def read(self, inbound: Inbound, principal: Principal, account_id: str, call_id: str) -> Call:
+        refuse_encoding(inbound.headers)
+        return self.call(inbound, principal, account_id, call_id, parse_object(inbound.body))
+
+    def call(
+        self,
+        inbound: Inbound,
+        principal: Principal,
+        account_id: str,
+        call_id: str,
+        body: Mapping[str, object],
+        *,
+        stream: bool | None = None,
+        content_type: str = "application/json",
+        form: Form | None = None,
+    ) -> Call:
+        """The call that a body asks for; `stream` None: as its own field says. Raises InvalidRequest."""
         headers = inbound.headers
-        refuse_encoding(headers)
-        body = parse_object(inbound.body)
-        stream = flag(body, "stream")
+        if stream is None:
+            stream = flag(body, "stream") and inbound.endpoint not in _NEVER_STREAMS
         return Call(
             id=call_id,
             request_id=inbound.request_id,
@@ -52,7 +68,7 @@ class OpenAIDialect:
             model=model_of(body),
             body=body,
             raw_body=inbound.body,
-            stream=stream and inbound.endpoint != "embeddings",
+            stream=stream,
             wants_usage=_wants_usage(body),
             wants_cost=wants_cost(headers),
             account_id=account_id,
@@ -60,6 +76,8 @@ class OpenAIDialect:
             idempotency_key=headers.get("idempotency-key"),
             attribution=attribution_of(headers, body),
             forward_headers={name: headers[name] for name in _PASSED_ON if name in headers},
+            content_type=content_type,
+            form=form,
         )
 
     def error(self, error: FaregateError) -> tuple[dict[str, str], bytes]:

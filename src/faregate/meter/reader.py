@@ -97,6 +97,11 @@ class Reader:
     def answer(self, obj: Mapping[str, object]) -> None:
         """Take the JSON object of a whole body."""
 
+    # Bodies that are no text ----------------------------------------------------------------------------
+
+    def passed(self, size: int) -> None:
+        """So many bytes of sound have passed."""
+
     # What is known --------------------------------------------------------------------------------------
 
     @property

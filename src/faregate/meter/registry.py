@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from faregate.meter.aws import AwsFraming
+from faregate.meter.binary import BinaryMeter
 from faregate.meter.dialects.anthropic import AnthropicReader
 from faregate.meter.dialects.bedrock import ConverseReader, InvokeReader
 from faregate.meter.dialects.cohere import CohereReader
@@ -20,6 +21,7 @@ from faregate.meter.dialects.openai_responses import ResponsesReader
 from faregate.meter.framing import Framing, JsonArrayFraming, MessageFraming, NdJsonFraming, SseFraming
 from faregate.meter.plain import PlainMeter
 from faregate.meter.reader import Reader, Source
+from faregate.meter.sse import MAX_EVENT_BYTES
 from faregate.meter.stream import StreamMeter
 from faregate.meter.translated import TranslatedMeter
 from faregate.ports import Translator
@@ -53,6 +55,7 @@ _READERS: Mapping[str, ReaderFactory] = {
 }
 _OLLAMA = frozenset({"chat", "generate", "embed", "embeddings"})
 _AWS = (ConverseReader, InvokeReader)
+MAX_PICTURE_BYTES = 64 << 20
 MAX_PLAIN_BYTES = 64 << 20
 """A plain answer over it passes without being kept whole, and unread: its charge is estimated."""
 _NUMBERED = re.compile(r"-\d+$")
@@ -94,7 +97,12 @@ def framing_for(reader: Reader, framing: str | None = None) -> Framing:
         return NdJsonFraming()
     if isinstance(reader, RealtimeReader):
         return MessageFraming()
-    return SseFraming()
+    return SseFraming(event_bytes_of(reader))
+
+
+def event_bytes_of(reader: Reader) -> int:
+    """The longest event: an image of many megapixels comes in one."""
+    return MAX_PICTURE_BYTES if isinstance(reader, ImagesReader) else MAX_EVENT_BYTES
 
 
 def meter_for(
@@ -108,18 +116,20 @@ def meter_for(
     request: Mapping[str, object] | None = None,
     framing: str | None = None,
     translator: Translator | None = None,
-) -> StreamMeter | PlainMeter | TranslatedMeter:
+) -> StreamMeter | PlainMeter | TranslatedMeter | BinaryMeter:
     """A fresh meter for one answer; implements ports.Meter.
 
     `drop_usage_chunk`: we asked for the usage chunk, the client did not. `wants_cost`: the client finds its cost in
     the usage chunk (which then is never dropped). `model` (as asked upstream) and `request` (the body) help where
-    the answer alone cannot tell; `framing="json-array"` is Gemini's stream without alt=sse.
+    the answer alone cannot tell; `framing="json-array"` is Gemini's stream without alt=sse, "binary" is sound.
     With a `translator` the client gets its own dialect; what is metered are the provider's own bytes all the same.
     """
     source = source_for(kind, endpoint, stream=stream, model=model, request=request)
     if translator is not None:
         native = native_meter(source, framing)
         return TranslatedMeter(native, framing_for(native.reader, framing) if stream else None, translator)
+    if framing == "binary":
+        return BinaryMeter(reader_for(source))
     return native_meter(source, framing, drop_usage_chunk=drop_usage_chunk, wants_cost=wants_cost)
 
 
@@ -138,4 +148,10 @@ def native_meter(
     reader = reader_for(source)
     if not source.stream:
         return PlainMeter(reader, MAX_PLAIN_BYTES)
-    return StreamMeter(reader, framing_for(reader, framing), drop_usage_chunk=drop_usage_chunk, wants_cost=wants_cost)
+    return StreamMeter(
+        reader,
+        framing_for(reader, framing),
+        drop_usage_chunk=drop_usage_chunk,
+        wants_cost=wants_cost,
+        max_held_bytes=event_bytes_of(reader),
+    )

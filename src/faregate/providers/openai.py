@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 
 import orjson
 
-from faregate.core.call import Call, Candidate
+from faregate.core.call import Call, Candidate, Form
 from faregate.errors import ConfigError, UpstreamError
 from faregate.ports import Answer, KeptVerb, Meter, Timeouts, Translator
 from faregate.providers.upstream import Target, Upstream, prepare
@@ -26,6 +26,12 @@ PATHS: Mapping[str, str] = {
     "completions": "/completions",
     "embeddings": "/embeddings",
     "responses": "/responses",
+    "moderations": "/moderations",
+    "audio.transcriptions": "/audio/transcriptions",
+    "audio.translations": "/audio/translations",
+    "audio.speech": "/audio/speech",
+    "images.generations": "/images/generations",
+    "images.edits": "/images/edits",
 }
 
 KEPT: Mapping[KeptVerb, tuple[str, str]] = {
@@ -35,6 +41,10 @@ KEPT: Mapping[KeptVerb, tuple[str, str]] = {
     "delete": ("DELETE", ""),
 }
 """What can be asked of a response that is kept: method, and path after its id."""
+
+_TAKES_STREAM_OPTIONS = frozenset({"chat.completions", "completions"})
+_SAYS_WHETHER_STREAM = frozenset({"audio.transcriptions", "audio.translations", "audio.speech"})
+"""Endpoints with models that do not stream even when asked to: the content type tells."""
 
 REQUEST_HEADERS = frozenset({"content-type", "accept", "openai-beta", "idempotency-key"})
 """What of the client's headers goes upstream: not organization and project, which belong to the operator's key."""
@@ -156,14 +166,18 @@ def meter_of(meter_for: MeterFactory, kind: str, call: Call, answer: Answer) -> 
     Not every server names its stream `text/event-stream`; the stream's meter knows JSON when it sees it.
     The usage chunk that we asked for in the client's stead is taken out again.
     """
-    named = answer.headers.get("content-type", "").lower().startswith("text/event-stream")
-    stream = answer.status < 400 and (call.stream or named)
+    kind_of_body = answer.headers.get("content-type", "").lower()
+    named = kind_of_body.startswith("text/event-stream")
+    stream = answer.status < 400 and (named or (call.stream and call.endpoint not in _SAYS_WHETHER_STREAM))
+    sound = answer.status < 400 and call.endpoint == "audio.speech" and not kind_of_body.startswith("application/json")
     return meter_for(
         kind,
         call.endpoint,
         stream=stream,
         drop_usage_chunk=stream and not call.wants_usage,
         wants_cost=call.wants_cost,
+        request=call.body,
+        framing="binary" if sound and not stream else None,
     )
 
 
@@ -177,12 +191,14 @@ def rewrite(
 ) -> bytes:
     """The body to send; `output_cap` is the number to send, already divided by n or best_of."""
     body = call.body
+    if call.form is not None:
+        return _renamed(call.raw_body, call.form, candidate.model)
     changes: dict[str, object] = {}
     if body.get("model") != candidate.model:
         changes["model"] = candidate.model
     if output_cap is not None:
         changes.update(_capped(call, candidate, output_cap, cap_field))
-    if ask_usage and call.stream and not call.wants_usage:
+    if ask_usage and call.stream and not call.wants_usage and call.endpoint in _TAKES_STREAM_OPTIONS:
         changes["stream_options"] = _with_usage(body.get("stream_options"))
     if changes:
         return orjson.dumps({**body, **changes})
@@ -199,6 +215,13 @@ def as_read(raw: bytes, body: Mapping[str, object]) -> bytes:
 
 
 _CAP_FIELDS = {"chat.completions": ("max_completion_tokens", "max_tokens"), "responses": ("max_output_tokens",)}
+
+
+def _renamed(raw: bytes, form: Form, model: str) -> bytes:
+    """A form with the provider's name for the model in it, and all else as it came."""
+    start, end = form.model_at
+    name = model.encode()
+    return raw if raw[start:end] == name else raw[:start] + name + raw[end:]
 
 
 def _capped(call: Call, candidate: Candidate, output_cap: int, cap_field: str) -> dict[str, object]:
@@ -218,11 +241,11 @@ def _with_usage(options: object) -> dict[str, object]:
 
 
 def passed_up(call: Call) -> Mapping[str, str]:
-    """The client's headers that go upstream. The body is JSON whatever the client called it."""
+    """The client's headers that go upstream. What is no form is JSON, whatever the client called it."""
     headers = {name: value for name, value in call.forward_headers.items() if name in REQUEST_HEADERS}
     if call.idempotency_key is not None:
         headers["idempotency-key"] = call.idempotency_key
-    headers["content-type"] = "application/json"
+    headers["content-type"] = call.content_type
     return headers
 
 

@@ -133,10 +133,10 @@ def _stream(plan: _Plan, include_usage: bool) -> Iterator[bytes]:
     for index, delta, finish in _deltas(plan):
         said: dict[str, object] = {"delta": delta} if plan.chat else {"text": delta.get("content", "")}
         choice = {"index": index, **said, "logprobs": None, "finish_reason": finish}
-        yield _sse(orjson.dumps({**head, "choices": [choice], **tail}))
+        yield sse(orjson.dumps({**head, "choices": [choice], **tail}))
     if include_usage:
-        yield _sse(orjson.dumps({**head, "choices": [], "usage": plan.usage}))
-    yield _sse(b"[DONE]")
+        yield sse(orjson.dumps({**head, "choices": [], "usage": plan.usage}))
+    yield sse(b"[DONE]")
 
 
 def _deltas(plan: _Plan) -> Iterator[tuple[int, dict[str, str], str | None]]:
@@ -199,5 +199,6 @@ def whole_of(value: object, default: int) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else default
 
 
-def _sse(data: bytes) -> bytes:
+def sse(data: bytes) -> bytes:
+    """One event."""
     return b"data: " + data + b"\n\n"

@@ -20,6 +20,7 @@ from faregate.errors import UpstreamError
 from faregate.ports import Answer, KeptVerb, Meter
 from faregate.providers.openai import PATHS, MeterFactory, ProviderOptions, meter_of, rewrite
 from faregate.providers.pretend import pretend
+from faregate.providers.pretend_media import pretend_media
 from faregate.providers.pretend_responses import pretend_kept, pretend_response
 from faregate.providers.upstream import Upstream
 
@@ -36,6 +37,8 @@ CARD = PriceCard(
         "input": Decimal("0.15").scaleb(-6),
         "cached_input": Decimal("0.075").scaleb(-6),
         "output": Decimal("0.60").scaleb(-6),
+        "second": Decimal("0.0001"),
+        "character": Decimal("0.000015"),
     },
     source="sandbox",
     display_name="Sandbox",
@@ -70,11 +73,10 @@ class SandboxProvider:
             return error
         slow = candidate.model == "sandbox-slow"
         await asyncio.sleep(_FIRST_S if slow else 0)
-        body = orjson.loads(rewrite(call, candidate, output_cap))
-        pieces = pretend_response(body) if call.endpoint == "responses" else pretend(call.endpoint, body)
+        content_type, pieces = _answer(call, candidate, output_cap)
         return SandboxAnswer(
             200,
-            _content_type(call.stream),
+            {"content-type": content_type},
             pieces,
             each_s=_EACH_S if slow else 0.0,
             cut=candidate.model == "sandbox-cut",
@@ -139,6 +141,16 @@ class SandboxAnswer:
 
     async def close(self) -> None:
         """Nothing is open."""
+
+
+def _answer(call: Call, candidate: Candidate, output_cap: int | None) -> tuple[str, list[bytes]]:
+    """From the very body that would go upstream; of a form from its fields."""
+    sent = call.body if call.form is not None else orjson.loads(rewrite(call, candidate, output_cap))
+    media = pretend_media(call.endpoint, sent, call.form)
+    if media is not None:
+        return media.content_type, media.pieces
+    pieces = pretend_response(sent) if call.endpoint == "responses" else pretend(call.endpoint, sent)
+    return _content_type(call.stream)["content-type"], pieces
 
 
 def _half(pieces: list[bytes]) -> list[bytes]:

@@ -14,6 +14,9 @@ from faregate.meter.dialects.openai import UsageReader
 from faregate.meter.reader import FINAL, LAST, PASS, STRING, USAGE, Source
 from faregate.meter.values import child, count, decimal, load_object, text
 
+_SPOKEN_TOKENS_PER_2_BYTES = 3
+"""Output tokens of speech: some 20 a second, at some 14 bytes of text a second."""
+
 
 class TranscriptionReader(UsageReader):
     """POST /audio/transcriptions, /audio/translations. Ends with `transcript.text.done`."""
@@ -65,6 +68,23 @@ class TranscriptionReader(UsageReader):
 
 class SpeechReader(UsageReader):
     """POST /audio/speech. Characters: code points of the request's input. A stream ends with `speech.audio.done`."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__(source)
+        self._heard = False
+
+    def passed(self, size: int) -> None:
+        self._heard = self._heard or size > 0
+
+    def count_text(self, raw: bytes) -> None:
+        self._heard = self._heard or b"speech.audio.delta" in raw
+
+    @property
+    def delivered_tokens(self) -> int:
+        """Sound has no tokens that could be counted: what the text comes to when it is spoken."""
+        spoken = self.source.request.get("input")
+        text_bytes = len(spoken.encode("utf-8", "replace")) if isinstance(spoken, str) else 0
+        return -(-text_bytes * _SPOKEN_TOKENS_PER_2_BYTES // 2) if self._heard else 0
 
     def event(self, name: str, data: bytes) -> int:
         obj = load_object(data)
