@@ -59,8 +59,8 @@ def span(start: str | None, end: str | None) -> tuple[int | None, int | None]:
 # Types --------------------------------------------------------------------------------------------------
 
 
-def _whole(value: object) -> object:
-    """Query parameters are text."""
+def whole(value: object) -> object:
+    """A whole number of a query, whose parameters are text."""
     if not isinstance(value, str):
         return value
     if not re.fullmatch(r"[0-9]{1,9}", value):
@@ -113,8 +113,8 @@ NO_NUL = r"^[^\x00]*$"
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=NO_NUL)]
 Text = Annotated[str, Field(max_length=1000, pattern=NO_NUL)]
 Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]
-Limit = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=1000)]
-Offset = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
+Limit = Annotated[int, BeforeValidator(whole), Field(ge=1, le=1000)]
+Offset = Annotated[int, BeforeValidator(whole), Field(ge=0)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Amount = Any
 """Credits: read by `core.money.parse_credits`, which knows what a credit can be."""

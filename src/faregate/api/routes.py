@@ -20,6 +20,7 @@ from faregate.api import (
     usage,
     usage_record,
 )
+from faregate.api.dialects import agent_queries
 from faregate.api.dialects import transactions as dialect_transactions
 from faregate.api.endpoint import Endpoint, Rule, not_found
 from faregate.api.services import Services
@@ -30,6 +31,7 @@ _READ: Scopes = ("usage:read",)
 _MONEY: Scopes = ("credits:write",)
 _EITHER: Scopes = ("usage:read", "credits:write")
 _RECORD: Scopes = ("usage:write",)
+_TOLD: Scopes = ("usage:write", "usage:read")
 _MODELS: Scopes = ("proxy", "usage:read")
 _ADMIN: Scopes = ("admin",)
 
@@ -79,6 +81,15 @@ def table() -> tuple[Rule, ...]:
             say=dialect_transactions.say,
             max_body_bytes=dialect_transactions.MAX_BODY_BYTES,
         ),
+        Rule(
+            "POST",
+            "/api/usage/increment-agent-queries",
+            _RECORD,
+            agent_queries.increment,
+            say=agent_queries.say,
+        ),
+        Rule("GET", "/api/consumption-events/summary", _TOLD, agent_queries.summary, say=agent_queries.say),
+        Rule("GET", "/api/consumption-events", _TOLD, agent_queries.events, say=agent_queries.say),
         # Administration
         Rule("POST", "/v1/admin/organizations", _ADMIN, admin_organizations.create),
         Rule("GET", "/v1/admin/organizations", _ADMIN, admin_organizations.list_all),

@@ -9,17 +9,21 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, RowMapping, func, or_, select, tuple_
 
 from faregate.core.price import PriceCard
 from faregate.errors import InvalidRequest, NotFound
 from faregate.ledger import tables
+from faregate.ledger.accounts import Page
 from faregate.ledger.database import Database
 from faregate.ledger.dialect import json_has
 from faregate.ledger.posting import from_json
 from faregate.ledger.rows import COUNTS, load_card, price_lines
 
 _t = tables.usage_records.c
+
+UsageOrder = tuple[Literal["occurred", "charge"], bool]
+"""By time or by charge; True: the largest first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +133,10 @@ class UsageRecords:
         """By time, newest first; as fast at any depth. Raises InvalidRequest for a cursor that is none."""
         return await self._database.read(_list, wanted, limit, None if cursor is None else _parse(cursor))
 
+    async def page(self, wanted: UsageFilter, order: UsageOrder, *, limit: int, offset: int) -> Page[UsageRecord]:
+        """A page by offset: slower the deeper. Adjustments are no records of their own here."""
+        return await self._database.read(_page, wanted, order, limit, offset)
+
     async def get(self, reference: str, *, organization_id: str | None) -> UsageDetail:
         """By usage id or request id. Raises NotFound."""
         return await self._database.read(_get, reference, organization_id)
@@ -143,6 +151,17 @@ def _list(conn: Connection, wanted: UsageFilter, limit: int, after: tuple[int, s
     more = len(records) > limit
     records = records[:limit]
     return UsagePage(records=tuple(records), next_cursor=_cursor(records[-1]) if more and records else None)
+
+
+def _page(conn: Connection, wanted: UsageFilter, order: UsageOrder, limit: int, offset: int) -> Page[UsageRecord]:
+    conditions = [*wanted.record_conditions(wanted.start_us, wanted.end_us), _t.is_adjustment.is_(False)]
+    total = conn.execute(select(func.count()).select_from(tables.usage_records).where(*conditions)).scalar_one()
+    by, down = order
+    columns = [_t.charge, _t.occurred_us, _t.id] if by == "charge" else [_t.occurred_us, _t.id]
+    ordered = [column.desc() if down else column.asc() for column in columns]
+    query = select(tables.usage_records).where(*conditions).order_by(*ordered).limit(limit).offset(offset)
+    items = tuple(read_record(row) for row in conn.execute(query).mappings())
+    return Page(items=items, total=total, limit=limit, offset=offset)
 
 
 def _get(conn: Connection, reference: str, organization_id: str | None) -> UsageDetail:
