@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sqlalchemy import ColumnElement, Connection, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, func, literal_column, or_, select
 
 from faregate.core.call import Reservation, ReservationState, Snapshot
 from faregate.core.reservation import MAX_PENDING, record_of
@@ -24,6 +24,8 @@ from faregate.ledger.rows import read_reservation, reservation_row
 from faregate.ledger.transactions import get_entry
 
 _t = tables.reservations.c
+_PENDING = _t.state == literal_column("'pending'")
+"""A literal, so that the partial index is known to fit."""
 _NEW = "ON CONFLICT (organization_id, caller_id) DO NOTHING RETURNING id"
 
 
@@ -53,7 +55,7 @@ class ReservationFilter:
         if self.reference is not None:
             found.append(or_(_t.id == self.reference, _t.caller_id == self.reference))
         if self.active_only:
-            found += [_t.state == "pending", _t.expires_us > now_us]
+            found += [_PENDING, _t.expires_us > now_us]
         return found
 
 
@@ -123,7 +125,7 @@ def _create(conn: Connection, wanted: Reservation, most: int) -> tuple[Reservati
     if found is not None:
         return found, False
     pending = select(func.count()).select_from(tables.reservations)
-    pending = pending.where(_t.account_id == wanted.account_id, _t.state == "pending")
+    pending = pending.where(_t.account_id == wanted.account_id, _PENDING)
     if conn.execute(pending).scalar_one() >= most:
         raise LimitExceeded(f"{most} pending reservations of one account", None)
     if insert_returning(conn, tables.reservations, [reservation_row(wanted)], _NEW):
@@ -163,7 +165,7 @@ def _look(conn: Connection, ids: Sequence[str]) -> dict[str, Reservation]:
 
 def read_pending(conn: Connection, account_id: str, now_us: int) -> tuple[Reservation, ...]:
     """What a gate that has lost everything must hold again."""
-    mine = (_t.account_id == account_id, _t.state == "pending", _t.expires_us > now_us)
+    mine = (_t.account_id == account_id, _PENDING, _t.expires_us > now_us)
     rows = conn.execute(select(tables.reservations).where(*mine).order_by(_t.id)).mappings()
     return tuple(read_reservation(row) for row in rows)
 
@@ -193,7 +195,7 @@ def _end(conn: Connection, reservation_id: str, state: ReservationState, now_us:
 
 
 def _forget(conn: Connection, reservation_id: str) -> None:
-    conn.execute(tables.reservations.delete().where(_t.id == reservation_id, _t.state == "pending"))
+    conn.execute(tables.reservations.delete().where(_t.id == reservation_id, _PENDING))
 
 
 def _extend(conn: Connection, reservation_id: str, expires_us: int, now_us: int) -> Reservation:
@@ -228,13 +230,17 @@ def _write(conn: Connection, changed: Reservation) -> None:
     conn.execute(tables.reservations.update().where(_t.id == changed.id).values(values))
 
 
+def due_query(most: int, now_us: int) -> Select[tuple[str]]:
+    """Ids of those past their deadline, longest first."""
+    return select(_t.id).where(_PENDING, _t.expires_us <= now_us).order_by(_t.expires_us).limit(most)
+
+
 def _due(conn: Connection, most: int, now_us: int) -> list[str]:
-    due = (_t.state == "pending", _t.expires_us <= now_us)
-    return list(conn.execute(select(_t.id).where(*due).order_by(_t.expires_us).limit(most)).scalars())
+    return list(conn.execute(due_query(most, now_us)).scalars())
 
 
 def _expire(conn: Connection, ids: Sequence[str], now_us: int) -> Sequence[Reservation]:
-    still = (_t.id.in_(ids), _t.state == "pending", _t.expires_us <= now_us)
+    still = (_t.id.in_(ids), _PENDING, _t.expires_us <= now_us)
     ours = select(_t.id).where(*still).order_by(_t.id).with_for_update(key_share=True, skip_locked=True)
     locked = list(conn.execute(ours).scalars())
     change = tables.reservations.update().where(_t.id.in_(locked), *still[1:])
