@@ -230,7 +230,7 @@ def _write(conn: Connection, changed: Reservation) -> None:
     conn.execute(tables.reservations.update().where(_t.id == changed.id).values(values))
 
 
-def due_query(most: int, now_us: int) -> Select[tuple[str]]:
+def due_query(most: int, now_us: int) -> Select[str]:
     """Ids of those past their deadline, longest first."""
     return select(_t.id).where(_PENDING, _t.expires_us <= now_us).order_by(_t.expires_us).limit(most)
 
