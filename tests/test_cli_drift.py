@@ -121,6 +121,39 @@ async def test_a_hold_that_nobody_sweeps(book: Book) -> None:
     assert await checks(book) == ["overdue"]
 
 
+# Reservations -------------------------------------------------------------------------------------------
+
+
+async def reserved(book: Book) -> str:
+    """The id of a pending reservation of 2 credits."""
+    body = {"amount": "2", "ttlSeconds": 300, "reservationId": "mine", "operation": None, "model": None}
+    return str((await LocalDesk(book).reserve(None, ACCOUNT, body))["id"])
+
+
+async def test_a_pending_reservation_is_no_drift(book: Book) -> None:
+    await reserved(book)
+    assert await checks(book) == []
+    await LocalDesk(book).end_reservation(None, "confirm", {"reservationId": "mine", "actualAmount": "1"})
+    assert await checks(book) == []
+    assert await book.ledger.audit() == []
+
+
+async def test_a_reservation_that_redis_does_not_hold(book: Book) -> None:
+    hold = await reserved(book)
+    await redis(book, "HDEL", HOLDS, hold)
+    await redis(book, "ZREM", DUE, f"{ACCOUNT}|{hold}")
+    await redis(book, "HINCRBY", ACCT, "held", -2_000_000)
+    assert await checks(book) == ["reservation"]
+
+
+async def test_a_reservation_that_has_ended_and_is_held_for_long(book: Book) -> None:
+    hold = await reserved(book)
+    await book.ledger.reservations.cancel(hold)
+    assert await checks(book) == ["reservation"]
+    await redis(book, "ZADD", DUE, "LT", 10**12 + 1, f"{ACCOUNT}|{hold}")  # due: the next sweep closes it
+    assert await checks(book) == ["overdue"]
+
+
 def test_behind_is_drift_only_below_what_the_book_said_before() -> None:
     assert list(balance_findings("a", SEEN, posted=9, seq=7, at_least=3)) == []
     assert [f.check for f in balance_findings("a", SEEN, posted=9, seq=7, at_least=4)] == ["gate seq"]

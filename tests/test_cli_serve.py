@@ -127,6 +127,29 @@ def test_a_grant_beside_the_server_counts_at_once(demo: Running, ask: Ask) -> No
         assert status_of(client) == 200
 
 
+@pytest.mark.parametrize("where", ["beside the server", "on the server"])
+def test_reservations_are_made_and_ended(demo: Running, ask: Ask, where: str) -> None:
+    at = ["--url", demo.url, "--key", noted(demo)["admin_key"]] if where == "on the server" else []
+    name = f"wallet {where}"
+    ask("accounts", "create", name, "--external-id", name)
+    ask("grant", name, "5")
+    (one,) = ask("reservations", "create", name, "3", "--id", name, "--ttl", "60", "--operation", "render", *at)
+    (again,) = ask("reservations", "create", name, "3", "--id", name, *at)
+    assert (one["status"], one["amount"], again["id"]) == ("pending", 3, one["id"])
+    (account,) = ask("accounts", "show", name)
+    assert (account["reserved"], account["available"]) == (3, 2)
+    assert cli.main(["reservations", "create", name, "3", *at]) != 0
+    (later,) = ask("reservations", "extend", name, "--ttl", "600", *at)
+    assert later["expiresAt"] > one["expiresAt"]
+    (done,) = ask("reservations", "confirm", one["id"], "1.5", *at)
+    assert (done["amount"], done["released"], done["balance"]) == (1.5, 1.5, 3.5)
+    (other,) = ask("reservations", "create", name, "1", *at)
+    assert ask("reservations", "cancel", other["id"], *at)[0]["status"] == "released"
+    assert cli.main(["reservations", "confirm", other["id"], "1", *at]) == 2
+    assert [row["status"] for row in ask("reservations", "list", "--account", name, *at)] == ["released", "settled"]
+    assert ask("reservations", "list", "--account", name, "--active", *at) == []
+
+
 def test_a_revoked_or_rotated_key_stops_with_its_next_call(demo: Running, ask: Ask) -> None:
     key = ask("keys", "create", "short-lived", "--account", "demo")[0]
     with OpenAI(base_url=f"{demo.url}/v1", api_key=key["secret"], max_retries=0) as client:

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 from tests.api.conftest import Caller, World, code, exact
 
-from faregate.errors import StoreUnavailable
+from faregate.errors import BookUnavailable, StoreUnavailable
 
 HOUR_US = 3_600_000_000
 
@@ -207,6 +207,44 @@ async def test_two_organizations_may_use_the_same_id(world: World) -> None:
     assert made[0]["id"] != made[1]["id"]
     for caller in (ann, bob):
         assert (await confirm(caller, "1", 1)).json()["balance"] == 4
+
+
+# Idempotency-Key ----------------------------------------------------------------------------------------
+
+
+async def test_a_key_makes_one_reservation_and_replays_its_answer(world: World) -> None:
+    caller, account_id = await world.tenant("3")
+    body = {"accountId": account_id, "amount": 2}
+    first = await caller.post("/v1/reservations/create", body, idempotency_key="k")
+    again = await caller.post("/v1/reservations/create", body, idempotency_key="k")
+    assert (again.json(), again.headers["idempotent-replayed"]) == (first.json(), "true")
+    other = await caller.post("/v1/reservations/create", {**body, "amount": 1}, idempotency_key="k")
+    assert code(other) == (409, "idempotency_mismatch")
+    mine = first.json()["reservation"]["id"]
+    done = await caller.post(
+        "/v1/reservations/confirm", {"reservationId": mine, "actualAmount": 1}, idempotency_key="c"
+    )
+    assert done.json()["balance"] == 2
+    assert (await balance(caller, account_id))[1:] == ("0", "2")
+
+
+async def test_a_key_whose_answer_was_lost_finds_what_it_has_made(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway died after the row was written: the answer was never kept, and the credits suffice only once."""
+    caller, account_id = await world.tenant("3")
+    body = {"accountId": account_id, "amount": 2}
+
+    async def dies(*_: object) -> None:
+        raise BookUnavailable("staged")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.ledger.idempotency, "complete", dies)
+        first = await caller.post("/v1/reservations/create", body, idempotency_key="k")
+    again = await caller.post("/v1/reservations/create", body, idempotency_key="k")
+    assert again.json() == first.json()
+    assert (await balance(caller, account_id))[1] == "2"
+    await end(caller, "cancel", first.json()["reservation"]["id"])
 
 
 # What is refused ----------------------------------------------------------------------------------------
