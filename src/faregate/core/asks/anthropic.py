@@ -89,7 +89,7 @@ def _units(call: Call) -> Mapping[str, Decimal]:
     for tool in tools if isinstance(tools, list) else ():
         if isinstance(tool, dict) and str(tool.get("type")).startswith("web_search"):
             uses = tool.get("max_uses")
-            searches += uses if isinstance(uses, int) and 0 < uses < _MOST_SEARCHES else _SEARCHES
+            searches += min(uses, _MOST_SEARCHES) if isinstance(uses, int) and uses > 0 else _SEARCHES
     return {**ONE_REQUEST, "search": Decimal(min(searches, _MOST_SEARCHES))} if searches else ONE_REQUEST
 
 

@@ -60,6 +60,8 @@ def chat_input(call: Call, allow: Allowances) -> Input:
         modalities |= {"audio"}
     if found.images:
         modalities |= {"image"}
+    if b'"1h"' in call.raw_body:  # Anthropic's `cache_control`, which crosses over
+        modalities |= {"cache_write_1h"}
     units = ONE_REQUEST if call.body.get("web_search_options") is None else _SEARCH
     return Input(tokens, modalities, units, tier_of(call))
 
