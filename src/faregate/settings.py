@@ -67,6 +67,8 @@ _PREFIX = "FAREGATE_"
 _OWN_NAMES = frozenset({"FAREGATE_CONFIG", "FAREGATE_ADMIN_KEY"})
 _BY_NAME: Final = ("providers", "models")
 """Sections whose keys are names of the operator's choice."""
+_STRUCTURED: Final = (("deployments",), ("params",), ("vendors",))
+"""Keys of providers that are mappings or lists."""
 
 _USUAL_VARIABLES: Final[Mapping[str, Mapping[str, str]]] = {
     "openai": {"api_key": "OPENAI_API_KEY", "base_url": "OPENAI_BASE_URL"},
@@ -166,7 +168,7 @@ def _environment_value(name: str, path: tuple[str, ...], text: str) -> object:
     if len(path) == 1:
         structured = path[0] not in ("data_dir", "redis_url", "database_url", "prices")
     else:
-        structured = (path[0] in _BY_NAME and len(path) == 2) or path[2:] == ("deployments",)
+        structured = (path[0] in _BY_NAME and len(path) == 2) or path[2:] in _STRUCTURED
     if not structured:
         return text
     try:

@@ -25,7 +25,7 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
 IMPLEMENTED_KINDS: Final = frozenset(
-    {"anthropic", "azure", "bedrock", "deepseek", "gemini", "openai", "sandbox", "xai"}
+    {"anthropic", "azure", "bedrock", "deepseek", "gemini", "litellm", "openai", "sandbox", "xai"}
 )
 """What the provider registry of this release can build; the other kinds are known names, and parse."""
 
@@ -336,12 +336,29 @@ class BedrockProvider(BaseProvider):
         return self
 
 
+_LITELLMS_NOT_SET: Final = frozenset(
+    {"model", "messages", "input", "stream", "timeout", "num_retries", "max_retries", "caching", "fallbacks"}
+    | {"api_key", "api_base", "base_url", "callbacks", "success_callback", "failure_callback", "mock_response"}
+)
+"""Arguments that have keys of their own, that a call brings, or that would make the library do more than call."""
+
+
 class LiteLLMProvider(BaseProvider):
     """Any provider LiteLLM's library speaks (extra `litellm`); models are named as LiteLLM names them."""
 
     kind: Literal["litellm"]
     params: Mapping[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")], ApiKey] = {}
     """More of LiteLLM's own arguments, as text: api_version, vertex_project, aws_region_name, ..."""
+    vendors: tuple[Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")], ...] = ()
+    """Which of LiteLLM's providers may be called, by the first part of a model's name; empty: all."""
+
+    @model_validator(mode="after")
+    def _a_key_has_an_owner(self) -> LiteLLMProvider:
+        if ours := sorted(self.params.keys() & _LITELLMS_NOT_SET):
+            raise ValueError(f"params: {', '.join(ours)} cannot be set here")
+        if self.api_key is not None and self.base_url is None and not self.vendors:
+            raise ValueError("vendors must say whose key api_key is, as in vendors: [mistral]")
+        return self
 
 
 class SandboxProvider(BaseProvider):

@@ -26,7 +26,7 @@ from faregate.providers import bedrock_errors as errors
 from faregate.providers import bedrock_invoke as invoke
 from faregate.providers.crossing import Crossed
 from faregate.providers.crossing.converse import ConverseCrossing
-from faregate.providers.openai import MeterFactory, ProviderOptions, meter_of, rewrite
+from faregate.providers.openai import MeterFactory, ProviderOptions, Secret, meter_of, rewrite
 from faregate.providers.upstream import Upstream, prepare
 
 Way = Literal["converse", "openai", "invoke"]
@@ -39,12 +39,6 @@ _STREAMS: Final = "application/vnd.amazon.eventstream"
 _EVENTS: Final = "text/event-stream; charset=utf-8"
 _KEPT: Final = frozenset({"content-type", "retry-after"})
 _REDACTED: Final = b"[redacted]"
-
-
-class Secret(Protocol):
-    """A value that does not print itself."""
-
-    def get_secret_value(self) -> str: ...
 
 
 class Signer(Protocol):

@@ -75,6 +75,12 @@ class MeterFactory(Protocol):
     ) -> Meter: ...
 
 
+class Secret(Protocol):
+    """A value that does not print itself (pydantic.SecretStr)."""
+
+    def get_secret_value(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderOptions:
     """What every kind is configured with."""

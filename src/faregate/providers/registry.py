@@ -9,14 +9,8 @@ from typing import Literal, Protocol
 from faregate.errors import ConfigError
 from faregate.ports import Provider, Timeouts
 from faregate.providers import sandbox
-from faregate.providers.openai import MeterFactory, ProviderOptions
+from faregate.providers.openai import MeterFactory, ProviderOptions, Secret
 from faregate.providers.upstream import Upstream
-
-
-class Secret(Protocol):
-    """A value that does not print itself (pydantic.SecretStr)."""
-
-    def get_secret_value(self) -> str: ...
 
 
 class ProviderConfig(Protocol):
@@ -54,6 +48,7 @@ KINDS: Mapping[str, str] = {
     "bedrock": "bedrock:BedrockProvider",
     "deepseek": "deepseek:DeepSeekProvider",
     "gemini": "gemini:GeminiProvider",
+    "litellm": "litellm:LiteLLMProvider",
     "openai": "openai:OpenAIProvider",
     "sandbox": "sandbox:SandboxProvider",
     "xai": "xai:XAIProvider",

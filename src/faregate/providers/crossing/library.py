@@ -6,6 +6,7 @@ downloads of pictures (a client's URL must not make the gateway fetch anything).
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import warnings
@@ -21,6 +22,7 @@ _KEEP_TO_YOURSELF: Mapping[str, str] = {
     "LITELLM_MODE": "PRODUCTION",
     "MAX_IMAGE_URL_DOWNLOAD_SIZE_MB": "0",
 }
+_LOGGERS = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy")
 _loading = threading.Lock()
 _loaded: list[Any] = []
 
@@ -36,13 +38,16 @@ def load() -> Any:
         if not _loaded:
             if not is_installed():
                 raise InvalidRequest(
-                    "this model cannot be called at this endpoint: the gateway was installed without the extra litellm"
+                    "this model cannot be called at this endpoint: the gateway was installed without the extra litellm "
+                    "(pip install 'faregate[litellm]')"
                 )
             os.environ.update(_KEEP_TO_YOURSELF)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of its own making, and nobody here can mend them
                 litellm: Any = import_module("litellm")
                 _warm_up(litellm)
+            for name in _LOGGERS:
+                logging.getLogger(name).disabled = True  # it quotes requests
             litellm.telemetry = False
             litellm.suppress_debug_info = True
             _loaded.append(litellm)
