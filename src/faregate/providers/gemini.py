@@ -1,7 +1,12 @@
 """Kind `gemini`: Google's own API.
 
-Three things of a body are ever changed: `model` is taken out (the path names it), `maxOutputTokens` is lowered when
-the hold is less than the worst case, and a doubled key is sent once. Everything else goes out byte for byte.
+native      generatecontent            byte for byte
+compat      chat.completions           Google's OpenAI endpoint, where that loses nothing (`crossing/gemini_compat.py`)
+            embeddings
+crossed     chat.completions           Gemini's own wire, translated (`crossing/gemini.py`)
+
+Three things of a native body are ever changed: `model` is taken out (the path names it), `maxOutputTokens` is lowered
+when the hold is less than the worst case, and a doubled key is sent once. Everything else goes out byte for byte.
 """
 
 from __future__ import annotations
@@ -16,14 +21,17 @@ import orjson
 from faregate.core.asks.gemini import config_of, name_in
 from faregate.core.call import Call, Candidate
 from faregate.errors import ConfigError
-from faregate.ports import Answer, Meter
+from faregate.ports import Answer, Meter, Translator
 from faregate.providers.blame import reword
+from faregate.providers.crossing import CrossedAnswer
+from faregate.providers.crossing import gemini_compat as compat
+from faregate.providers.crossing.gemini import GeminiCrossing
 from faregate.providers.openai import MeterFactory, ProviderOptions, as_read, passed_down
 from faregate.providers.upstream import Target, Upstream, prepare
 
 GEMINI_URL = "https://generativelanguage.googleapis.com"
 
-NATIVE = frozenset({"generatecontent"})
+SERVED = frozenset({"generatecontent", "chat.completions", "embeddings"})
 _KEY_REFUSED = b"API_KEY_INVALID"
 _SECRETS = re.compile(rb"\b(?:AIza[A-Za-z0-9_*-]{4,}|projects/[A-Za-z0-9-]+|project_number:\d+)")
 """Keys, and the names of the operator's project, which refusals quote."""
@@ -45,25 +53,44 @@ class GeminiProvider:
         self._meter_for = meter_for
         self._secret = (options.api_key or "").encode()
         self._base_url = _base_url(options)
-        self._headers = _headers(options)
+        self._key = {"x-goog-api-key": options.api_key} if options.api_key else {}
+        self._bearer = {"authorization": f"Bearer {options.api_key}"} if options.api_key else {}
+        """Google's OpenAI endpoint takes it so; both at once are refused."""
         self._targets: dict[str, Target] = {}
+        self._crossing = GeminiCrossing()
         self._target("models/any:generateContent")  # What is wrong with the key or the URL shows at the start.
 
     def serves(self, endpoint: str, model: str) -> bool:
-        """What Google's own wire has."""
-        return endpoint in NATIVE
+        """Google's own wire, and OpenAI's chat completions and embeddings in front of it."""
+        return endpoint in SERVED
 
     async def send(self, call: Call, candidate: Candidate, output_cap: int | None) -> Answer:
-        """Send the call. Raises UpstreamError or UpstreamTimeout when no response began."""
-        target = self._target(_place(call, candidate))
-        answer = await self._upstream.post(target, _NO_HEADERS, rewrite(call, candidate, output_cap), self._timeouts)
-        return await reword(answer, _KEY_REFUSED)
+        """Send the call. Raises UpstreamError or UpstreamTimeout when no response began, InvalidRequest before."""
+        crossed = None
+        if call.endpoint == "embeddings":
+            place, body = _EMBEDDINGS, compat.embeddings_body(call, candidate)
+        elif call.endpoint == "generatecontent":
+            place, body = _place(call, candidate, events="alt" in call.query), rewrite(call, candidate, output_cap)
+        elif compat.loses_nothing(call, candidate):
+            place, body = _CHAT, compat.chat_body(call, candidate, output_cap)
+        else:
+            crossed = await self._crossing.request(call, candidate, output_cap)
+            place, body = _place(call, candidate, events=True), orjson.dumps(crossed.body)
+        sent = await self._upstream.post(self._target(place), _NO_HEADERS, body, self._timeouts)
+        answer = await reword(sent, _KEY_REFUSED)
+        return CrossedAnswer(answer, crossed) if crossed is not None else answer
 
     def meter(self, call: Call, answer: Answer) -> Meter:
-        """A stream without `alt=sse` is one JSON array; an error answers a stream's request with plain JSON."""
+        """Reads Google's own bytes; what the client gets is said in its dialect."""
         stream = call.stream and answer.status < 400
-        framing = "json-array" if stream and "alt" not in call.query else None
-        return self._meter_for(self.kind, call.endpoint, stream=stream, wants_cost=call.wants_cost, framing=framing)
+        if call.endpoint == "generatecontent":
+            framing = "json-array" if stream and "alt" not in call.query else None
+            return self._meter_for(self.kind, call.endpoint, stream=stream, wants_cost=call.wants_cost, framing=framing)
+        if isinstance(answer, CrossedAnswer):
+            translator: Translator = self._crossing.translator(call, answer, self.redact)
+            return self._meter_for(self.kind, "generatecontent", stream=stream, translator=translator)
+        translator = compat.CompatTranslator(call, answer.status, self.redact)
+        return self._meter_for(self.kind, call.endpoint, stream=stream, translator=translator)
 
     def reply_headers(self, answer: Answer) -> dict[str, str]:
         """The provider's headers that may reach the client."""
@@ -82,17 +109,21 @@ class GeminiProvider:
         if found is None:
             if len(self._targets) >= _MOST_TARGETS:
                 self._targets.clear()
-            found = self._targets[place] = prepare(f"{self._base_url}/v1beta/{place}", self._headers)
+            key = self._bearer if place.startswith("openai/") else self._key
+            found = self._targets[place] = prepare(f"{self._base_url}/v1beta/{place}", {**_HEADERS, **key})
         return found
 
 
+_HEADERS = {"content-type": "application/json", "accept": "*/*", "user-agent": "faregate"}
 _NO_HEADERS: Mapping[str, str] = {}
+_CHAT = "openai/chat/completions"
+_EMBEDDINGS = "openai/embeddings"
 
 
-def _place(call: Call, candidate: Candidate) -> str:
+def _place(call: Call, candidate: Candidate, *, events: bool) -> str:
     """`models/<name>:<method>`; the name as one segment of the path, so that it stays one."""
     verb = "streamGenerateContent" if call.stream else "generateContent"
-    query = "?alt=sse" if call.stream and "alt" in call.query else ""
+    query = "?alt=sse" if call.stream and events else ""
     return f"models/{quote(candidate.model, safe='')}:{verb}{query}"
 
 
@@ -119,10 +150,3 @@ def _base_url(options: ProviderOptions) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"providers.{options.name}.base_url must be an http or https URL")
     return base_url
-
-
-def _headers(options: ProviderOptions) -> dict[str, str]:
-    headers = {"content-type": "application/json", "accept": "*/*", "user-agent": "faregate"}
-    if options.api_key:
-        headers["x-goog-api-key"] = options.api_key
-    return headers

@@ -133,7 +133,7 @@ class OpenAIReader(UsageReader):
 
     def complete_usage(self, usage: Usage) -> Usage | None:
         """Search models bill one search per request and do not count it."""
-        if not self.usage_present:
+        if not self.usage_present or (self.source.endpoint == "embeddings" and _says_nothing(self.source, usage)):
             return None
         if usage.web_search_requests is None and self.source.kind in ("openai", "azure") and self._is_search_model():
             return replace(usage, web_search_requests=1)
@@ -141,3 +141,8 @@ class OpenAIReader(UsageReader):
 
     def _is_search_model(self) -> bool:
         return _SEARCH_MODEL.search(self.model or self.source.model) is not None
+
+
+def _says_nothing(source: Source, usage: Usage) -> bool:
+    """Gemini's OpenAI endpoint does not count what it embeds: its zero is no value."""
+    return source.kind == "gemini" and not usage.input_tokens

@@ -50,7 +50,7 @@ class ChatTranslator:
         """The chunks that one event comes to."""
         if self._failed:
             return b""
-        value = _json(data)
+        value = parsed(data)
         error = self._crossing.error(value)
         if error is not None:
             self._failed = True
@@ -63,10 +63,8 @@ class ChatTranslator:
             return b""
         last = self._chunk({}, self._finish_reason)
         if self._call.wants_usage or self._call.wants_cost:
-            used = usage_of(reading.usage)
-            if used is not None and self._call.wants_cost and cost is not None:
-                used |= {"cost_usd": _number(plain(cost.usd)), "credits": _number(credits(charge_microcredits))}
-            last += _sse({**self._head, "choices": [], "usage": used})
+            used = told(self._call, reading.usage, cost, charge_microcredits)
+            last += sse({**self._head, "choices": [], "usage": used})
         return last + b"data: [DONE]\n\n"
 
     def _read(self, name: str, value: Any) -> Any:
@@ -93,7 +91,7 @@ class ChatTranslator:
     def _chunk(self, delta: Mapping[str, object], finish_reason: str | None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
         usage: dict[str, object] = {"usage": None} if self._call.wants_usage else {}
-        return _sse({**self._head, "choices": [choice], **usage})
+        return sse({**self._head, "choices": [choice], **usage})
 
     # Whole answers --------------------------------------------------------------------------------------
 
@@ -103,19 +101,19 @@ class ChatTranslator:
             error = self._crossing.error(_json_or_none(data))
             text = data.decode("utf-8", "replace").strip() or f"the provider answered {self._status}"
             return self._error(*(error or (text, None)))
-        value = _json(data)
+        value = parsed(data)
         try:
             answer = self._crossing.whole(self._crossed, orjson.dumps(self._crossing.cleaned(value)))
             choices = [_choice(choice) for choice in answer.choices]
         except Exception as error:  # noqa: BLE001  # as above
             kind = type(error).__name__
         else:
-            return _dump({**self._head, "choices": choices, "usage": usage_of(reading.usage)})
+            return dump({**self._head, "choices": choices, "usage": usage_of(reading.usage)})
         raise UpstreamError(f"the provider's answer could not be translated ({kind})")
 
     def _error(self, message: str, kind: str | None) -> bytes:
         text = self._redact(message[:_MOST_MESSAGE].encode()).decode("utf-8", "replace")
-        return _dump({"error": {"message": text, "type": kind or "server_error", "param": None, "code": kind}})
+        return dump({"error": {"message": text, "type": kind or "server_error", "param": None, "code": kind}})
 
 
 def delta_of(delta: Any) -> dict[str, object]:
@@ -189,7 +187,16 @@ def usage_of(usage: Usage | None) -> dict[str, object] | None:
     }
 
 
-def _json(data: bytes) -> Any:
+def told(call: Call, usage: Usage | None, cost: Cost | None, charge_microcredits: int) -> dict[str, object] | None:
+    """`usage_of` as the last chunk of a stream has it: with its cost for a client that wants it."""
+    used = usage_of(usage)
+    if used is not None and call.wants_cost and cost is not None:
+        used |= {"cost_usd": _number(plain(cost.usd)), "credits": _number(credits(charge_microcredits))}
+    return used
+
+
+def parsed(data: bytes) -> Any:
+    """JSON of the provider's. Raises UpstreamError."""
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -207,15 +214,17 @@ def _number(value: Decimal) -> orjson.Fragment:
     return orjson.Fragment(f"{value:f}")
 
 
-def _dump(value: object) -> bytes:
+def dump(value: object) -> bytes:
+    """JSON that no reader of lines cuts."""
     out = orjson.dumps(value)
     for raw, escaped in _LINE_ENDS:
         out = out.replace(raw, escaped)
     return out
 
 
-def _sse(value: object) -> bytes:
-    return b"data: " + _dump(value) + b"\n\n"
+def sse(value: object) -> bytes:
+    """One data event."""
+    return b"data: " + dump(value) + b"\n\n"
 
 
 def _second_of(call_id: str) -> int:

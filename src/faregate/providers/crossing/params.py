@@ -10,7 +10,7 @@ from faregate.errors import InvalidRequest
 _OURS = frozenset({"model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens"})
 """Said apart from the rest."""
 
-_NO_MATTER = frozenset(
+NO_MATTER = frozenset(
     {
         "metadata",
         "parallel_tool_calls",
@@ -28,7 +28,7 @@ _NO_MATTER = frozenset(
 )
 """Hints and labels: an answer without them is still the answer that was asked for."""
 
-_NOTHING_ASKED: Mapping[str, tuple[object, ...]] = {
+NOTHING_ASKED: Mapping[str, tuple[object, ...]] = {
     "n": (1,),
     "logprobs": (False,),
     "top_logprobs": (0,),
@@ -47,11 +47,11 @@ def chosen(body: Mapping[str, Any], supported: Set[str], extras: Set[str]) -> di
     """The fields that the provider's language has words for. Raises InvalidRequest naming one that it has not."""
     found = {}
     for name, value in body.items():
-        if name in _OURS or value is None or value in _NOTHING_ASKED.get(name, ()):
+        if name in _OURS or value is None or value in NOTHING_ASKED.get(name, ()):
             continue
         if name in supported or name in extras:
             found[name] = value
-        elif name not in _NO_MATTER:
+        elif name not in NO_MATTER:
             raise InvalidRequest(f"{name} is not supported by this model's provider", param=name)
     return found
 
