@@ -12,7 +12,7 @@ from faregate.core.call import Call
 from faregate.core.price import Cost
 from faregate.core.usage import Reading
 from faregate.errors import UpstreamError
-from faregate.providers.bedrock_invoke import MessagesTranslator, body_of
+from faregate.providers.bedrock_invoke import CountTranslator, MessagesTranslator, body_of
 
 METRICS = {"amazon-bedrock-invocationMetrics": {"inputTokenCount": 3, "outputTokenCount": 1}}
 COST = Cost(usd=Decimal("0.5"), lines=())
@@ -108,3 +108,14 @@ def test_a_refusal_is_anthropics() -> None:
         "error": {"type": "invalid_request_error", "message": "no arn:aws:bedrock:us-east-1:[redacted]:x"},
         "request_id": "r1",
     }
+
+
+def test_a_count() -> None:
+    made = CountTranslator(200, {}, wants_cost=False)
+    assert made.body(b'{"inputTokens": 7}', Reading()) == b'{"input_tokens":7}'
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"inputTokens": "7"}'])
+def test_a_count_that_is_none(body: bytes) -> None:
+    with pytest.raises(UpstreamError, match="cannot be read"):
+        CountTranslator(200, {}, wants_cost=False).body(body, Reading())

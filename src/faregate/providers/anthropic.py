@@ -102,11 +102,12 @@ def rewrite(call: Call, candidate: Candidate, output_cap: int | None) -> bytes:
     if body.get("model") != candidate.model:
         changes["model"] = candidate.model
     if output_cap is not None:
-        changes.update(_capped(body, output_cap))
+        changes.update(capped(body, output_cap))
     return orjson.dumps({**body, **changes}) if changes else as_read(call.raw_body, body)
 
 
-def _capped(body: Mapping[str, object], output_cap: int) -> dict[str, object]:
+def capped(body: Mapping[str, object], output_cap: int) -> dict[str, object]:
+    """The fields of a native body that a lower bound changes. Raises InvalidRequest when thinking does not fit."""
     asked = body.get("max_tokens")
     most = min(asked, output_cap) if isinstance(asked, int) else output_cap
     if "thinking" not in body:

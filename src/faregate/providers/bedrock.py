@@ -5,6 +5,8 @@ converse  chat.completions    /model/{id}/converse, -stream: translated (`crossi
 openai    chat.completions    /openai/v1/chat/completions, as it came: the models of the family openai.*
 invoke    messages            /model/{id}/invoke, -with-response-stream: Claude's own words (`bedrock_invoke.py`)
 
+count     (count_tokens)      /model/{id}/count-tokens
+
 Requests carry a Bedrock API key, or are signed (`aws_signing.py`). What is charged is always read from AWS's bytes.
 """
 
@@ -29,12 +31,13 @@ from faregate.providers.crossing.converse import ConverseCrossing
 from faregate.providers.openai import MeterFactory, ProviderOptions, Secret, meter_of, rewrite
 from faregate.providers.upstream import Upstream, prepare
 
-Way = Literal["converse", "openai", "invoke"]
+Way = Literal["converse", "openai", "invoke", "count"]
 
 _OPENAI: Final = re.compile(r"(?:^|[./])openai\.")
 """`openai.gpt-oss-120b-1:0`, `us.openai.…`, or the ARN of one."""
 _CLAUDE: Final = re.compile(r"anthropic|claude|application-inference-profile/")
 """An application's own profile does not name its model: whoever asks at /v1/messages knows it."""
+_ANTHROPICS: Final[Mapping[str, Way]] = {"messages": "invoke", "messages.count_tokens": "count"}
 _STREAMS: Final = "application/vnd.amazon.eventstream"
 _EVENTS: Final = "text/event-stream; charset=utf-8"
 _KEPT: Final = frozenset({"content-type", "retry-after"})
@@ -101,6 +104,8 @@ class BedrockProvider:
         elif way == "invoke":
             path = _path(candidate.model, "invoke", "-with-response-stream", call)
             body = invoke.body_of(call, output_cap)
+        elif way == "count":
+            path, body = _path(candidate.model, "count-tokens", "", call), invoke.count_body_of(call)
         else:
             path, body = "/openai/v1/chat/completions", rewrite(call, candidate, output_cap, "max_completion_tokens")
         return BedrockAnswer(await self._post(self._base_url + path, body), way, candidate.model, crossed)
@@ -111,7 +116,7 @@ class BedrockProvider:
             return meter_of(self._meter_for, self.kind, call, answer)
         return self._meter_for(
             self.kind,
-            answer.way,
+            call.endpoint if answer.way == "count" else answer.way,
             stream=call.stream and answer.status < 400,
             model=answer.model,
             translator=self._translator(call, answer),
@@ -125,7 +130,7 @@ class BedrockProvider:
         request_id = answer.headers.get("x-amzn-requestid")
         if request_id is not None:
             kept["x-upstream-request-id"] = request_id
-            if isinstance(answer, BedrockAnswer) and answer.way == "invoke":
+            if isinstance(answer, BedrockAnswer) and answer.way in ("invoke", "count"):
                 kept["request-id"] = request_id
         return kept
 
@@ -140,8 +145,8 @@ class BedrockProvider:
     # ----------------------------------------------------------------------------------------------------
 
     def _way(self, endpoint: str, model: str) -> Way | None:
-        if endpoint == "messages":
-            return "invoke" if _CLAUDE.search(model) else None
+        if endpoint in _ANTHROPICS:
+            return _ANTHROPICS[endpoint] if _CLAUDE.search(model) else None
         if endpoint != "chat.completions":
             return None
         if self._chat == "auto":
@@ -151,7 +156,8 @@ class BedrockProvider:
     def _translator(self, call: Call, answer: BedrockAnswer) -> Translator:
         if answer.crossed is not None:
             return self._crossing.translated(call, answer.crossed, answer.status, answer.headers)
-        return invoke.MessagesTranslator(answer.status, answer.headers, wants_cost=call.wants_cost)
+        say = invoke.CountTranslator if answer.way == "count" else invoke.MessagesTranslator
+        return say(answer.status, answer.headers, wants_cost=call.wants_cost)
 
     async def _post(self, url: str, body: bytes) -> Answer:
         headers = self._key() or await (await self._signed()).headers(url, body)

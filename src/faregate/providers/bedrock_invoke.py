@@ -20,6 +20,7 @@ from faregate.core.price import Cost
 from faregate.core.usage import Reading
 from faregate.errors import UpstreamError
 from faregate.providers import bedrock_errors as errors
+from faregate.providers.anthropic import capped
 
 VERSION = "bedrock-2023-05-31"
 
@@ -29,15 +30,21 @@ _METRICS = "amazon-bedrock-invocationMetrics"
 
 
 def body_of(call: Call, output_cap: int | None) -> bytes:
-    """The body of InvokeModel for a call of /v1/messages."""
+    """The body of InvokeModel for a call of /v1/messages. Raises InvalidRequest when thinking does not fit the cap."""
     body = {name: value for name, value in call.body.items() if name not in _MOVED}
     body["anthropic_version"] = VERSION
     if betas := _betas(call):
         body["anthropic_beta"] = betas
     if output_cap is not None:
-        asked = body.get("max_tokens")
-        body["max_tokens"] = min(asked, output_cap) if isinstance(asked, int) else output_cap
+        body |= capped(call.body, output_cap)
     return orjson.dumps(body)
+
+
+def count_body_of(call: Call) -> bytes:
+    """The body of CountTokens: an InvokeModel's, which must have a bound, in base64."""
+    inner = orjson.loads(body_of(call, None))
+    inner.setdefault("max_tokens", 1)
+    return orjson.dumps({"input": {"invokeModel": {"body": base64.b64encode(orjson.dumps(inner)).decode()}}})
 
 
 def _betas(call: Call) -> list[str]:
@@ -85,6 +92,22 @@ class MessagesTranslator:
             return data
         error = errors.of_answer(self._status, self._headers, data)
         return orjson.dumps(error.anthropic(self._headers.get("x-amzn-requestid")))
+
+
+class CountTranslator(MessagesTranslator):
+    """From CountTokens' answers to those of /v1/messages/count_tokens."""
+
+    def body(self, data: bytes, reading: Reading) -> bytes:
+        """`{"input_tokens": n}`, or an error in Anthropic's shape."""
+        if self._status >= 400:
+            return super().body(data, reading)
+        try:
+            counted = orjson.loads(data)["inputTokens"]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            counted = None
+        if not isinstance(counted, int):
+            raise UpstreamError("the provider's count cannot be read")
+        return orjson.dumps({"input_tokens": counted})
 
 
 def _inner(payload: bytes) -> tuple[dict[str, Any], bytes]:
