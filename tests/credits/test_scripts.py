@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from faregate.credits.pipe import Pipe
@@ -422,6 +424,40 @@ async def test_rebuild_brings_back_reservations(bench: Bench) -> None:
         assert await bench.run("rebuild", *args) == "ok"
     assert await bench.state() == (100, 0, 40)
     assert await bench.command("ZSCORE", bench.keys[3], "a|r") is not None
+
+
+def pending(hold: str, amount: int, ttl_ms: int) -> tuple[Any, ...]:
+    """A reservation as a rebuild is told of it."""
+    return hold, f"a|{hold}", ttl_ms, f"1|api|o|{amount}|0|0||m"
+
+
+async def test_a_rebuild_after_a_loss_looks_at_reservations_the_book_has_ended(bench: Bench) -> None:
+    """They came back with a lost tail, due in a day. Calls have owners, and keep their deadlines."""
+    await bench.rebuild(100)
+    for hold in ("res_ended", "res_pending", "call"):
+        await bench.reserve(hold, 5, ttl_ms=86_400_000)
+    await bench.new_epoch()
+    assert (
+        await bench.run("rebuild", await bench.ticket(), 100, 0, 0, 0, 0, 1, *pending("res_pending", 5, 60_000)) == "ok"
+    )
+    now_ms = 1000 * int((await bench.command("TIME"))[0])
+    due = {
+        hold: int(await bench.command("ZSCORE", bench.keys[3], f"a|{hold}")) - now_ms for hold in await bench.holds()
+    }
+    assert due["res_ended"] <= 1_000
+    assert 50_000 < due["res_pending"] <= 62_000
+    assert due["call"] > 80_000_000
+    assert (await bench.hash(bench.keys[1]))["held"] == "15"
+
+
+async def test_a_rebuild_of_a_warm_account_leaves_deadlines_alone(bench: Bench) -> None:
+    await bench.rebuild(100)
+    for hold in ("res_new", "res_pending"):
+        await bench.reserve(hold, 5, ttl_ms=10_000)
+    before = [await bench.command("ZSCORE", bench.keys[3], f"a|{hold}") for hold in ("res_new", "res_pending")]
+    await bench.run("rebuild", await bench.ticket(), 100, 0, 0, 0, 0, 1, *pending("res_pending", 5, 60_000))
+    after = [await bench.command("ZSCORE", bench.keys[3], f"a|{hold}") for hold in ("res_new", "res_pending")]
+    assert after == before
 
 
 # Keys, versions

@@ -117,7 +117,7 @@ async def _reserve(services: Services, request: Request, wanted: Reservation, tt
 
 
 async def _earlier(services: Services, wanted: Reservation) -> Reservation | None:
-    """What an earlier request has made, by the caller's own id for it or by its Idempotency-Key."""
+    """What an earlier request has made, by its Idempotency-Key or by the caller's own id for it."""
     known = (await services.ledger.reservations.look([wanted.id])).get(wanted.id)
     if known is None and wanted.caller_id is not None:
         known = await services.ledger.reservations.by_caller(wanted.organization_id, wanted.caller_id)
