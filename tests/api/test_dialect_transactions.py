@@ -171,11 +171,11 @@ async def test_charges_follow_the_organization_s_setting_and_are_never_refused(w
     caller = await tenant(world, ingestCharges=True, markupPercent=100)
     await caller.post("/v1/accounts/create", {"name": "One", "externalId": "cust-1"})
     await caller.post("/v1/accounts/credits/add", {"externalId": "cust-1", "amount": 1})
-    await caller.get("/v1/accounts/balance", externalId="cust-1")
+    await caller.post("/v1/accounts/credits/deduct", {"externalId": "cust-1", "amount": "0.5"})
     items = [one(), one(), one(context={"billable_customer_id": "cust-new"})]
     assert (await caller.post(PATH, {"transactions": items})).status_code == 202
     known = exact(await caller.get("/v1/accounts/balance", externalId="cust-1"))
-    assert (known["balance"], known["reserved"]) == (Decimal("-0.2"), 0)
+    assert (known["balance"], known["reserved"]) == (Decimal("-0.7"), 0)
     assert exact(await caller.get("/v1/accounts/balance", externalId="cust-new"))["balance"] == Decimal("-0.6")
     refused = await caller.post("/v1/accounts/credits/deduct", {"externalId": "cust-1", "amount": "0.1"})
     assert refused.status_code == 402
@@ -195,7 +195,8 @@ async def test_redis_knows_of_the_charge_when_the_answer_is_given(world: World) 
 async def test_a_book_that_was_not_heard_leaves_redis_too_strict(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     caller = await tenant(world, ingestCharges=True)
     account = (await caller.post("/v1/accounts/create", {"name": "One", "externalId": "cust-1"})).json()["account"]
-    await caller.post("/v1/accounts/credits/add", {"externalId": "cust-1", "amount": 1})
+    await caller.post("/v1/accounts/credits/add", {"externalId": "cust-1", "amount": "1.5"})
+    await caller.post("/v1/accounts/credits/deduct", {"externalId": "cust-1", "amount": "0.5"})
     write = world.ledger.ingested.write
 
     async def unheard(*args: Any) -> None:

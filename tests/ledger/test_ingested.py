@@ -8,7 +8,7 @@ from tests.ledger.conftest import World
 
 from faregate.ledger.accounts import Accounts
 from faregate.ledger.audit import audit
-from faregate.ledger.ingested import Arrival, Ingested, UnguardedError
+from faregate.ledger.ingested import Arrival, Ingested, Known, UnguardedError
 from faregate.ledger.prices import NewPrice, Prices
 from faregate.ledger.transactions import TransactionFilter, Transactions
 from faregate.ledger.usage import UsageFilter, UsageRecords
@@ -34,11 +34,11 @@ async def balance(world: World, reference: str) -> int:
 async def test_accounts_are_made_at_first_sight_and_found_by_either_name(world: World) -> None:
     await write(world, arrival(world), arrival(world), arrival(world, "bob"), arrival(world, world.other_account_id))
     accounts = await Ingested(world.database).accounts(world.organization_id, ["cust", "bob", "nobody"])
-    assert accounts["bob"] == world.other_account_id
+    assert accounts["bob"] == Known(world.other_account_id, gated=False)
     assert accounts.keys() == {"cust", "bob"}
     records = await UsageRecords(world.database).list(UsageFilter(organization_id=world.organization_id), limit=9)
     assert sorted(record.account_id for record in records.records) == sorted(
-        [accounts["cust"]] * 2 + [world.other_account_id] * 2
+        [accounts["cust"].id] * 2 + [world.other_account_id] * 2
     )
     assert audit(world.url) == []
 
@@ -58,7 +58,8 @@ async def test_many_at_once_make_each_once(world: World) -> None:
     assert sum(new for answer in answers for _, new in answer) == 30
 
 
-async def test_a_known_account_is_charged_behind_a_guard_only(world: World) -> None:
+async def test_an_account_that_has_had_a_hold_is_charged_behind_a_guard_only(world: World) -> None:
+    await world.book.snapshot(world.other_account_id, (), gate=True)
     with pytest.raises(UnguardedError):
         await write(world, arrival(world, "bob", charge=7), guarded=frozenset())
     assert await balance(world, "bob") == 0

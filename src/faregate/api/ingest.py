@@ -106,8 +106,8 @@ async def book_all(
         try:
             return await _book_guarded(services, request, organization_id, source, arrivals)
         except UnguardedError:
-            continue  # An account came to be in this moment: now it is seen.
-    raise StoreUnavailable("new accounts are being made by others, try again", retry_after_s=1)
+            continue  # An account had its first hold in this moment: now that is seen.
+    raise StoreUnavailable("an account had its first hold just now, try again", retry_after_s=1)
 
 
 async def _book_guarded(
@@ -133,15 +133,14 @@ async def _book_guarded(
 
 
 async def _owed(services: Services, organization_id: str, arrivals: Sequence[Arrival]) -> dict[str, int]:
-    """By account that there is already: the sum of what will be charged."""
-    customers = [arrival.customer for arrival in arrivals if arrival.customer is not None]
-    accounts = await services.ledger.ingested.accounts(organization_id, customers)
+    """By account that Redis may know: the sum of what will be charged."""
+    names = [arrival.customer or arrival.record.account_id for arrival in arrivals]
+    accounts = await services.ledger.ingested.accounts(organization_id, names)
     owed: dict[str, int] = {}
-    for arrival in arrivals:
-        account_id = arrival.record.account_id if arrival.customer is None else accounts.get(arrival.customer)
-        charge = arrival.record.charge_microcredits
-        if account_id is not None and charge:
-            owed[account_id] = min(owed.get(account_id, 0) + charge, MAX_MICROCREDITS)
+    for name, arrival in zip(names, arrivals, strict=True):
+        account, charge = accounts.get(name), arrival.record.charge_microcredits
+        if account is not None and account.gated and charge:
+            owed[account.id] = min(owed.get(account.id, 0) + charge, MAX_MICROCREDITS)
     return owed
 
 

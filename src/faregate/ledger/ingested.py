@@ -6,7 +6,7 @@ answered with that record, whatever it says now.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, or_, select
@@ -17,6 +17,7 @@ from faregate.ledger import tables
 from faregate.ledger.commit import write_batch
 from faregate.ledger.database import Database
 from faregate.ledger.dialect import Row, columns_of, insert_many
+from faregate.ledger.posting import read_wallets
 
 _a = tables.accounts.c
 
@@ -40,8 +41,16 @@ class Arrived:
     snapshots: Mapping[str, Snapshot]
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An account there is. `gated`: it has had holds, so Redis may have a copy of its balance."""
+
+    id: str
+    gated: bool
+
+
 class UnguardedError(Exception):
-    """An account that is to be charged was made meanwhile by somebody else, and has no guard."""
+    """An account that is to be charged has had its first hold meanwhile, and has no guard."""
 
 
 class Ingested:
@@ -50,8 +59,8 @@ class Ingested:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def accounts(self, organization_id: str, customers: Sequence[str]) -> dict[str, str]:
-        """Account ids of the customers that are known, by id or external id."""
+    async def accounts(self, organization_id: str, customers: Sequence[str]) -> dict[str, Known]:
+        """The customers that are known, by id or external id."""
         return await self._database.read(_known, organization_id, sorted(set(customers)))
 
     async def write(
@@ -59,8 +68,8 @@ class Ingested:
     ) -> Arrived:
         """Book all of them or none; those with an own id once, however often this is called.
 
-        `guarded` are the accounts with a hold before their charges; an account that is made here needs none, since
-        nobody has seen it. Raises UnguardedError for any other that is charged.
+        `guarded` are the accounts with a hold before their charges; one that never had a hold needs none. Raises
+        UnguardedError for any other that is charged.
         """
         return await self._database.upkeep(_write, organization_id, source, arrivals, guarded, self._database.now_us())
 
@@ -69,15 +78,17 @@ class Ingested:
         return (await self._database.read(_ids, [hold_id])).get(hold_id)
 
 
-def _known(conn: Connection, organization_id: str, customers: Sequence[str]) -> dict[str, str]:
+def _known(conn: Connection, organization_id: str, customers: Sequence[str]) -> dict[str, Known]:
     """An id of ours is never shadowed by somebody's external id."""
     named = or_(_a.id.in_(customers), _a.external_id.in_(customers))
-    rows = conn.execute(select(_a.id, _a.external_id).where(_a.organization_id == organization_id, named)).all()
-    by_external = {row[1]: row[0] for row in rows if row[1] is not None}
-    ids = {row[0] for row in rows}
-    return {
-        name: name if name in ids else by_external[name] for name in customers if name in ids or name in by_external
-    }
+    query = select(_a.id, _a.external_id, _a.gated_us).where(_a.organization_id == organization_id, named)
+    found: dict[str, Known] = {}
+    ids: dict[str, Known] = {}
+    for account_id, external_id, gated_us in conn.execute(query):
+        ids[account_id] = Known(account_id, gated_us is not None)
+        if external_id is not None:
+            found[external_id] = ids[account_id]
+    return {name: account for name in customers if (account := ids.get(name) or found.get(name)) is not None}
 
 
 def _write(
@@ -113,26 +124,26 @@ def _with_accounts(
 ) -> list[Record]:
     names = sorted({arrival.customer for arrival in arrivals if arrival.customer is not None})
     accounts = _known(conn, organization_id, names)
-    new = _make(conn, organization_id, [name for name in names if name not in accounts], now_us)
-    accounts |= new
-    records = [replace(a.record, account_id=accounts[a.customer]) if a.customer else a.record for a in arrivals]
-    if guarded is not None:
-        safe = guarded | set(new.values())
-        if any(record.charge_microcredits and record.account_id not in safe for record in records):
-            raise UnguardedError
+    accounts |= _make(conn, organization_id, [name for name in names if name not in accounts], now_us)
+    records = [replace(a.record, account_id=accounts[a.customer].id) if a.customer else a.record for a in arrivals]
+    _check_guards(conn, {record.account_id for record in records if record.charge_microcredits}, guarded or frozenset())
     return records
 
 
-def _make(conn: Connection, organization_id: str, names: Sequence[str], now_us: int) -> dict[str, str]:
-    """The accounts that are made now; when another process was faster, its own, which then must be guarded."""
+def _check_guards(conn: Connection, charged: Set[str], guarded: frozenset[str]) -> None:
+    """Redis has no copy of an account before the book has marked it as gated, and from here on that must wait."""
+    wallets = read_wallets(conn, charged, lock=True) if charged else {}
+    if any(wallet.gated and wallet.id not in guarded for wallet in wallets.values()):
+        raise UnguardedError
+
+
+def _make(conn: Connection, organization_id: str, names: Sequence[str], now_us: int) -> dict[str, Known]:
+    """The accounts of names that nobody has seen; another process may be faster."""
     if not names:
         return {}
-    rows = {name: _account_row(organization_id, name, now_us) for name in names}
-    insert_many(conn, tables.accounts, list(rows.values()), "ON CONFLICT (organization_id, external_id) DO NOTHING")
-    found = _known(conn, organization_id, names)
-    if any(found[name] != rows[name][0] for name in names):
-        raise UnguardedError
-    return found
+    rows = [_account_row(organization_id, name, now_us) for name in names]
+    insert_many(conn, tables.accounts, rows, "ON CONFLICT (organization_id, external_id) DO NOTHING")
+    return _known(conn, organization_id, names)
 
 
 def _account_row(organization_id: str, name: str, now_us: int) -> Row:

@@ -123,11 +123,10 @@ async def _of_own_account(services: Services, principal: Principal, items: Seque
         return items
     customers = [item.arrival.customer for item in items if item.arrival is not None and item.arrival.customer]
     accounts = await services.ledger.ingested.accounts(principal.organization_id, customers)
+    own = {name for name, account in accounts.items() if account.id == principal.account_id}
     foreign = ItemError([("context.billable_customer_id", "this key may act for one account only")], "forbidden")
     return [
-        item
-        if item.arrival is None or accounts.get(item.arrival.customer or "") == principal.account_id
-        else _Item(item.index, None, foreign)
+        item if item.arrival is None or item.arrival.customer in own else _Item(item.index, None, foreign)
         for item in items
     ]
 
