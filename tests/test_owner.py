@@ -119,6 +119,27 @@ async def test_a_call_that_was_never_forwarded_is_released_without_a_record(owne
     assert (await site.records(), await site.held(), owner.open_holds, left_open(site)) == ([], 0, 0, [])
 
 
+async def guard(owner: Owner, site: Site) -> Held:
+    intent = site.intent("guard", 0, hold_kind="guard")
+    held = await owner.take(site.ask("guard", 400, kind="guard", forced=True), intent)
+    await site.book.commit(site.intent("counted", 300, kind="ingested", hold_kind="api"))
+    return held
+
+
+async def test_a_guard_ends_with_what_the_book_says(owner: Owner, site: Site) -> None:
+    held = await guard(owner, site)
+    await owner.unguard(held, await site.book.snapshot(site.account_id, (), gate=False))
+    account = await site.gate.account(site.bucket, site.account_id)
+    assert (account["posted"], await site.held(), owner.open_holds, left_open(site)) == ("999700", 0, 0, [])
+    assert await site.records() == [("counted", "ingested", 300)]
+
+
+async def test_a_guard_asks_the_book_when_its_answer_was_not_heard(owner: Owner, site: Site) -> None:
+    await owner.unguard(await guard(owner, site), None)
+    account = await site.gate.account(site.bucket, site.account_id)
+    assert (account["posted"], await site.held(), owner.open_holds, left_open(site)) == ("999700", 0, 0, [])
+
+
 async def test_a_hold_that_is_open_here_is_not_taken_twice(owner: Owner, site: Site) -> None:
     held = await owner.take(site.ask(), site.intent())
     with pytest.raises(InProgress):

@@ -273,6 +273,20 @@ async def test_by_policy(site: Site, policy: UnconfirmedPolicy, charge: int) -> 
     assert await site.records() == [("h", "unconfirmed", charge)]
 
 
+async def in_redis(site: Site) -> int:
+    return int((await site.gate.account(site.bucket, site.account_id))["posted"])
+
+
+async def test_a_guard_whose_owner_died_gives_redis_what_the_book_has_charged(site: Site) -> None:
+    intent = site.intent("guard", 0, hold_kind="guard")
+    await site.gate.reserve(site.ask("guard", 400, kind="guard", forced=True, meta=encode_record(intent)))
+    await site.book.commit(site.intent("counted", 300, kind="ingested", hold_kind="api"))
+    assert (await in_redis(site), await site.held()) == (1_000_000, 400)
+    await swept(site, recovery_of(site, policy="estimate"))
+    assert (await in_redis(site), await site.held()) == (999_700, 0)
+    assert await site.records() == [("counted", "ingested", 300), ("guard", "unconfirmed", 0)]
+
+
 async def test_one_pass_is_not_enough_nor_are_two_too_close(site: Site, recovery: Recovery) -> None:
     """Redis stopped for a while: everything is due at once, its owners are about to say so."""
     await site.gate.reserve(site.ask())

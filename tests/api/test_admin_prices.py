@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from tests.api.conftest import Caller, World, code, exact
 
 from faregate.api.price_layer import PriceLayer
+from faregate.ledger.prices import NewPrice
 from faregate.pricing.catalog import LayeredCatalog
 
 CARD: dict[str, Any] = {
@@ -111,6 +113,25 @@ async def test_another_worker_follows_within_one_look(world: World) -> None:
     await world.admin.send("DELETE", f"/v1/admin/prices/{made['id']}")
     await layer.refresh()
     assert catalog.find("small", provider="custom", now_us=now_us) is None
+
+
+async def test_a_worker_looks_by_itself(world: World) -> None:
+    catalog = LayeredCatalog()
+    looking = asyncio.create_task(PriceLayer(world.ledger.prices, catalog, every_s=0.01).run())
+    await world.admin.post("/v1/admin/prices", {**CARD, "provider": "custom"})
+    async with asyncio.timeout(5):
+        while catalog.find("small", provider="custom", now_us=world.services.clock.now_us()) is None:  # noqa: ASYNC110 - nothing to be told by
+            await asyncio.sleep(0.01)
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+
+
+async def test_a_card_that_cannot_be_read_is_left_out_loudly(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    card = NewPrice(organization_id=None, provider="x", model="m", tier="default", effective_us=None, body='{"new": 1}')
+    made = await world.ledger.prices.create(card)
+    await world.admin.post("/v1/admin/prices", CARD)
+    assert made.id in caplog.text
+    assert await cost(await admin_of(world)) == Decimal("0.5")
 
 
 async def test_the_rendered_catalogue_follows(world: World) -> None:

@@ -317,6 +317,12 @@ def test_a_call_nobody_saw_end_is_booked_by_policy(policy: UnconfirmedPolicy, ch
     assert (record.hold_id, record.limit_keys) == ("h", INTENT.limit_keys)
 
 
+@pytest.mark.parametrize("policy", ["progress", "estimate", "release"])
+def test_a_guard_owes_nothing_by_any_policy(policy: UnconfirmedPolicy) -> None:
+    guard = replace(INTENT, hold_kind="guard", charge_microcredits=0, cost_usd=Decimal(0))
+    assert unconfirmed_record(guard, 0, 500_000, policy).charge_microcredits == 0
+
+
 def test_an_unconfirmed_free_call_divides_by_nothing() -> None:
     free = replace(INTENT, charge_microcredits=0, cost_usd=Decimal(0))
     assert unconfirmed_record(free, 0, 0, "progress").cost_usd == 0

@@ -8,7 +8,7 @@ from tests.ledger.conftest import NOW_US, World, explain
 
 from faregate.core.price import LongContext, PriceCard
 from faregate.errors import InvalidRequest, NotFound
-from faregate.ledger.usage import UsageFilter, UsageRecords
+from faregate.ledger.usage import UsageFilter, UsageOrder, UsageRecords
 
 CARD = PriceCard(
     id="card_1",
@@ -118,3 +118,28 @@ async def test_filters(world: World) -> None:
     assert await _ids(world, model="gpt-5") == await _ids(world, end_us=NOW_US) == ["d"]
     assert await _ids(world, account_id=world.other_account_id) == await _ids(world, context="system") == ["c"]
     assert await _ids(world, start_us=NOW_US, provider="azure") == ["b"]
+
+
+async def test_pages_by_offset_in_either_order(world: World) -> None:
+    for charge in (2_000, 3_000, 1_000):
+        world.now.us += 1_000_000
+        await world.book.commit(world.record(charge, hold_id=f"h{charge}", occurred_at_us=world.now.us))
+    records = UsageRecords(world.database)
+
+    async def charges(by: UsageOrder, **wanted: int) -> list[int]:
+        page = await records.page(_all(world), by, limit=wanted.get("limit", 9), offset=wanted.get("offset", 0))
+        assert page.total == 3
+        return [record.charge_microcredits for record in page.items]
+
+    assert await charges(("occurred", True)) == [1_000, 3_000, 2_000]
+    assert await charges(("occurred", False), limit=2) == [2_000, 3_000]
+    assert await charges(("charge", True), limit=2, offset=1) == [2_000, 1_000]
+    assert await charges(("charge", False)) == [1_000, 2_000, 3_000]
+
+
+async def test_a_page_shows_a_late_truth_not_the_guess(world: World) -> None:
+    await world.book.commit(world.record(5_000, hold_id="h", kind="unconfirmed"))
+    await world.book.commit(world.record(3_000, hold_id="h", usage={"input_tokens": 4, "output_tokens": 5}))
+    page = await UsageRecords(world.database).page(_all(world), ("occurred", True), limit=9, offset=0)
+    assert (page.total, [record.charge_microcredits for record in page.items]) == (1, [3_000])
+    assert page.items[0].usage["input_tokens"] == 4

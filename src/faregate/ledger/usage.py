@@ -5,12 +5,13 @@ from __future__ import annotations
 import builtins
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, func, or_, select, tuple_
 
+from faregate.core.money import EXACT
 from faregate.core.price import PriceCard
 from faregate.errors import InvalidRequest, NotFound
 from faregate.ledger import tables
@@ -134,7 +135,7 @@ class UsageRecords:
         return await self._database.read(_list, wanted, limit, None if cursor is None else _parse(cursor))
 
     async def page(self, wanted: UsageFilter, order: UsageOrder, *, limit: int, offset: int) -> Page[UsageRecord]:
-        """A page by offset: slower the deeper. Adjustments are no records of their own here."""
+        """A page by offset: slower the deeper. A record is shown with its adjustment in its amounts and counts."""
         return await self._database.read(_page, wanted, order, limit, offset)
 
     async def get(self, reference: str, *, organization_id: str | None) -> UsageDetail:
@@ -160,8 +161,28 @@ def _page(conn: Connection, wanted: UsageFilter, order: UsageOrder, limit: int, 
     columns = [_t.charge, _t.occurred_us, _t.id] if by == "charge" else [_t.occurred_us, _t.id]
     ordered = [column.desc() if down else column.asc() for column in columns]
     query = select(tables.usage_records).where(*conditions).order_by(*ordered).limit(limit).offset(offset)
-    items = tuple(read_record(row) for row in conn.execute(query).mappings())
-    return Page(items=items, total=total, limit=limit, offset=offset)
+    items = [read_record(row) for row in conn.execute(query).mappings()]
+    return Page(items=tuple(_adjusted(conn, items)), total=total, limit=limit, offset=offset)
+
+
+def _adjusted(conn: Connection, records: list[UsageRecord]) -> list[UsageRecord]:
+    """A late truth laid over each guess."""
+    guesses = [record.hold_id for record in records if record.kind == "unconfirmed"]
+    if not guesses:
+        return records
+    query = select(tables.usage_records).where(_t.hold_id.in_(guesses), _t.is_adjustment.is_(True))
+    late = {row["hold_id"]: read_record(row) for row in conn.execute(query).mappings()}
+    return [_corrected(record, late[record.hold_id]) if record.hold_id in late else record for record in records]
+
+
+def _corrected(guess: UsageRecord, change: UsageRecord) -> UsageRecord:
+    counts = {name: count for name, count in guess.usage.items() if isinstance(count, int)}
+    for name, count in change.usage.items():
+        if isinstance(count, int):
+            counts[name] = counts.get(name, 0) + count
+    charge = guess.charge_microcredits + change.charge_microcredits
+    cost = EXACT.add(guess.cost_usd, change.cost_usd)
+    return replace(change, id=guess.id, charge_microcredits=charge, cost_usd=cost, usage={**guess.usage, **counts})
 
 
 def _get(conn: Connection, reference: str, organization_id: str | None) -> UsageDetail:
