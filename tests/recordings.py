@@ -30,10 +30,11 @@ def ogg(seconds: int) -> bytes:
     head = b"OpusHead" + struct.pack("<BBHIhB", 1, 1, 0, 48_000, 0, 0)
     tags = b"OpusTags" + struct.pack("<I", 0) + struct.pack("<I", 0)
     pages = [(2, 0, head), (0, 0, tags), (4, seconds * 48_000, bytes(200))]
-    return b"".join(_page(kind, position, number, data) for number, (kind, position, data) in enumerate(pages))
+    return b"".join(page(kind, position, number, data) for number, (kind, position, data) in enumerate(pages))
 
 
-def _page(kind: int, position: int, number: int, data: bytes) -> bytes:
+def page(kind: int, position: int, number: int, data: bytes) -> bytes:
+    """One page of an Ogg stream."""
     return struct.pack("<4sBBqIIIB", b"OggS", 0, kind, position, 7, number, 0, 1) + bytes([len(data)]) + data
 
 

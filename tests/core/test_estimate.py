@@ -119,7 +119,7 @@ def test_a_file_that_is_elsewhere_fills_the_context_at_most() -> None:
 
 def test_audio_is_counted_by_the_seconds_it_can_last() -> None:
     sound = {"type": "input_audio", "input_audio": {"data": "A" * 4_000_000, "format": "mp3"}}
-    assert 30_000 <= input_of(call(messages=[{"role": "user", "content": [sound]}])) < 30_100
+    assert 96_000 <= input_of(call(messages=[{"role": "user", "content": [sound]}])) < 96_100
 
 
 def test_token_arrays_are_counted() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from faregate.gateway.sounds import Length, length_of
@@ -26,6 +28,35 @@ def test_the_file_says_how_long_it_lasts(data: bytes, seconds: int) -> None:
 @pytest.mark.parametrize("data", [b"x" * 8_000, recordings.webm(None)[:8_000], b"RIFF" + bytes(7_996)])
 def test_what_does_not_say_is_guessed_by_its_size(data: bytes) -> None:
     assert length_of(data) == Length(2, 8, guessed=True)
+
+
+def pages(count: int) -> bytes:
+    return recordings.ogg(1)[:200] + b"".join(recordings.page(0, i * 960, i, bytes(250)) for i in range(count))
+
+
+def test_a_long_ogg_is_not_walked_through() -> None:
+    long = pages(40_000) + recordings.page(4, 800 * 48_000, 9, b"x")
+    assert length_of(long) == Length(800, 800, guessed=False)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff\xfb" * (4 << 20),
+        b"ID3\x03\0\0\0\0\0\0" + b"\xff" * (8 << 20),
+        b"\0\0\0\x10ftypM4A \0\0\0\0" + b"\0\0\0\x08moov" * (1 << 20),
+        b"fLaC" + b"\x01\0\0\0" * (2 << 20),
+        b"RIFF\0\0\0\0WAVE" + b"LIST\0\0\0\0" * (1 << 20),
+        b"FORM\0\0\0\0AIFF" + b"COMT\0\0\0\0" * (1 << 20),
+        b"OggS" * (2 << 20),
+        b"OggS" + bytes(20) + b"OpusHead",
+    ],
+    ids=["mp3", "id3", "mp4", "flac", "wav", "aiff", "ogg", "ogg-short"],
+)
+def test_a_hostile_file_costs_no_time(data: bytes) -> None:
+    begun = time.process_time()
+    assert length_of(data).guessed
+    assert time.process_time() - begun < 0.5  # Seconds, without a bound on steps.
 
 
 def test_a_file_that_claims_to_be_shorter_than_it_can_be_is_not_believed() -> None:

@@ -36,8 +36,8 @@ class EstimateSettings:
     cap: bool = True
     """False (`on_low_credit: refuse`): all or nothing."""
     tokens_per_image: int = 16_384
-    """Of models whose family is not known."""
-    tokens_per_audio_second: int = 10
+    """Of models whose family is not known, as the next."""
+    tokens_per_audio_second: int = 32
 
 
 _Reach = tuple[Bound, Decimal, int]

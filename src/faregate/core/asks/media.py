@@ -13,10 +13,12 @@ from faregate.errors import InvalidRequest
 
 SPOKEN_TOKENS_PER_BYTE = 4
 """Output tokens for a byte of text, at most: some 20 tokens a second, read as slowly as 5 bytes a second."""
+_LEAST_SPOKEN_TOKENS = 200
+"""A single letter is spoken with a breath before and after."""
 _AUDIO = frozenset({"audio"})
 _IMAGE = frozenset({"image"})
 
-_PICTURE_TOKENS: Mapping[str, int] = {"low": 420, "medium": 1_760, "high": 7_100, "auto": 7_100}
+_PICTURE_TOKENS: Mapping[str, int] = {"low": 800, "medium": 2_000, "high": 7_100, "auto": 7_100}
 """At 1536 x 1024; the highest of the gpt-image family."""
 _ANY_PICTURE = 14_200
 _PICTURE_PIXELS = 1536 * 1024
@@ -39,7 +41,8 @@ def transcription_input(call: Call, allow: Allowances) -> Input:
 
 def speech_output(call: Call) -> Asked:
     """What the text comes to when it is spoken. Raises InvalidRequest."""
-    return Asked(SPOKEN_TOKENS_PER_BYTE * len(_spoken(call).encode("utf-8", "replace")), 1, False, "input")
+    size = len(_spoken(call).encode("utf-8", "replace"))
+    return Asked(_LEAST_SPOKEN_TOKENS + SPOKEN_TOKENS_PER_BYTE * size, 1, False, "input")
 
 
 def speech_input(call: Call, allow: Allowances) -> Input:

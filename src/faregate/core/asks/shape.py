@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from math import ceil
 
-from faregate.core.asks import pictures
+from faregate.core.asks import hearing, pictures
 from faregate.core.call import Call
 from faregate.errors import InvalidRequest
 
@@ -58,6 +58,7 @@ class Allowances:
 
     bytes_per_token: Decimal
     tokens_per_audio_second: int
+    """Of a model whose family is not known, as `tokens_per_image`."""
     models: tuple[str, ...]
     """The upstream names the call may go to."""
     tokens_per_image: int
@@ -80,8 +81,8 @@ class Allowances:
         return tokens if self.context_tokens is None else min(tokens, self.context_tokens)
 
     def sound(self, seconds: int) -> int:
-        """The tokens of so many seconds of sound."""
-        return seconds * self.tokens_per_audio_second
+        """The tokens of so many seconds of sound on the model that takes the most for them."""
+        return seconds * max(hearing.tokens_per_second(model, self.tokens_per_audio_second) for model in self.models)
 
 
 @dataclass(frozen=True, slots=True)
