@@ -162,6 +162,23 @@ def test_a_revoked_or_rotated_key_stops_with_its_next_call(demo: Running, ask: A
         assert status_of(client) == 401
 
 
+@pytest.mark.parametrize("over_http", [False, True])
+def test_plans_are_made_assigned_and_archived(demo: Running, ask: Ask, over_http: bool) -> None:
+    at = ("--url", demo.url, "--key", noted(demo)["admin_key"]) if over_http else ()
+    name = f"planned-{over_http}"
+    ask("accounts", "create", "Planned", "--external-id", name, *at)
+    (plan,) = ask("plans", "create", "gold", "2.5", "month", "--occurrences", "3", *at)
+    (assigned,) = ask("plans", "assign", name, plan["id"], *at)
+    assert (assigned["planId"], assigned["active"]) == (plan["id"], True)
+    assert ask("accounts", "balance", name, *at)[0]["available"] == 2.5
+    past = ask("accounts", "balance", name, "--at", "2024-01-01T00:00:00Z", *at)[0]
+    assert (past["balance"], past["at"]) == (0, "2024-01-01T00:00:00.000000Z")
+    assert ask("plans", "archive", plan["id"], *at)[0]["isActive"] is False
+    assert plan["id"] in [each["id"] for each in ask("plans", "list", *at)]
+    assert cli.main(["plans", "assign", name, plan["id"], *at]) == 2
+    assert cli.main(["plans", "create", "gold", "1", "year", *at]) == 2
+
+
 def status_of(client: OpenAI) -> int:
     raw = client.chat.completions.with_raw_response
     try:

@@ -26,6 +26,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "keys": ("keys:app", "Make, list, rotate and revoke API keys."),
     "accounts": ("accounts:app", "Make, list and show accounts."),
     "grant": ("accounts:grant", "Give an account credits."),
+    "plans": ("plans:app", "Make, list, archive and assign plans."),
     "usage": ("usage:usage", "Show what was used and what it cost."),
     "prices": ("prices:app", "Show what a model costs, and why."),
     "reservations": ("reservations:app", "Set credits aside, and confirm, cancel, extend or list what is set aside."),

@@ -10,6 +10,7 @@ import pytest
 from tests.api.conftest import Caller, World, code, exact
 
 from faregate.api import money
+from faregate.api.fields import iso
 from faregate.core.call import Committed, Record, bucket_of
 from faregate.errors import BookUnavailable, StoreUnavailable
 
@@ -413,3 +414,25 @@ async def test_two_bodies_with_one_key_at_once_in_two_processes_take_once(
     assert sorted(answer.status_code for answer in answers) == [200, 409, 409]
     assert (await _balance(caller, account_id))["available"] in (47, 46, 45)
     assert world.owner.open_holds == 0
+
+
+async def test_a_past_balance_is_recomputed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    caller, account_id = await world.tenant("5")
+    now_us = world.services.clock.now_us()
+    hour = 3_600_000_000
+    soon = {"accountId": account_id, "amount": 2, "expiresAt": iso(now_us + hour)}
+    await caller.post("/v1/accounts/credits/add", soon)
+    monkeypatch.setattr(world.ledger.database, "now_us", lambda: now_us + 2 * hour)
+    found = {}
+    for hours in (-1, 0.5, 1, 1.5):
+        answer = await caller.get("/v1/accounts/balance", externalId="ann", at=iso(now_us + int(hours * hour)))
+        found[hours] = exact(answer)["balance"]
+    assert found == {-1: 0, 0.5: 7, 1: 5, 1.5: 5}
+    assert answer.json().keys() == {"success", "accountId", "externalId", "balance", "at"}
+
+
+@pytest.mark.parametrize("at", ["9999-01-01", "yesterday", "", "2024-13-01"])
+async def test_a_balance_at_no_past_moment_is_400(world: World, at: str) -> None:
+    caller, account_id = await world.tenant("5")
+    answer = await caller.get("/v1/accounts/balance", accountId=account_id, at=at)
+    assert (code(answer), answer.json()["error"]["param"]) == ((400, "invalid_request"), "at")

@@ -34,6 +34,12 @@ class AccountQuery(Body):
     organization_id: Reference | None = None
 
 
+class BalanceQuery(AccountQuery):
+    """GET /v1/accounts/balance. `at`: a moment that has passed."""
+
+    at: Reference | None = None
+
+
 class AccountsQuery(Body):
     """GET /v1/accounts."""
 
@@ -100,8 +106,11 @@ async def get(services: Services, request: Request) -> Reply:
 
 async def balance(services: Services, request: Request) -> Reply:
     """What the book has posted, what open holds reserve, and what is left. Raises StoreUnavailable without Redis:
-    a reserved sum that is not known is not made up."""
-    account = await _named(services, request, request.params(AccountQuery))
+    a reserved sum that is not known is not made up. `at`: what was posted then, recomputed."""
+    query = request.params(BalanceQuery)
+    account = await _named(services, request, query)
+    if query.at is not None:
+        return await _balance_at(services, account, parse_moment(query.at, "at"))
     snapshot = await services.ledger.book.snapshot(account.id, (), gate=False)
     reserved = await _held(services, account)
     return ok(
@@ -110,6 +119,11 @@ async def balance(services: Services, request: Request) -> Reply:
         reserved=credits(reserved),
         available=credits(snapshot.posted - reserved + snapshot.overdraft),
     )
+
+
+async def _balance_at(services: Services, account: Account, moment_us: int) -> Reply:
+    posted = await services.ledger.book.balance_at(account.id, moment_us)
+    return ok(**_ids(account), balance=credits(posted), at=iso(moment_us))
 
 
 async def _held(services: Services, account: Account) -> int:

@@ -72,6 +72,25 @@ def show_account(
     run(work())
 
 
+@app.command()
+def balance(
+    account: Named,
+    at: Annotated[str | None, typer.Option(help="What it was then: a past moment, ISO 8601.")] = None,
+    organization: Organization = None,
+    config: Config = None,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show an account's balance, now or at a past moment."""
+
+    async def work() -> None:
+        async with desk(config, url, key) as where:
+            show_fields(await where.balance(organization, account, at), as_json=as_json)
+
+    run(work())
+
+
 def grant(
     account: Named,
     amount: Annotated[str, typer.Argument(help="Credits, up to 6 decimal places.")],

@@ -12,9 +12,10 @@ from faregate.auth.keys import make
 from faregate.auth.limits import parse_limits
 from faregate.auth.scopes import parse_models, parse_scopes
 from faregate.clock import SystemClock
+from faregate.commands.local_plans import LocalPlans
 from faregate.commands.local_reservations import LocalReservations
 from faregate.commands.shapes import account_json, hold_json, key_json, totals_json, usage_json
-from faregate.commands.shared import microseconds, parse_moment
+from faregate.commands.shared import microseconds, moment_text, parse_moment
 from faregate.core.call import Snapshot, bucket_of
 from faregate.core.money import credits, parse_credits, parse_decimal
 from faregate.credits import embedded
@@ -168,13 +169,31 @@ class LocalDesk:
 
     async def account(self, organization: str | None, reference: str) -> Any:
         account = await self._ledger.accounts.get(await self._organization(organization), reference)
-        snapshot = await self._ledger.book.snapshot(account.id, (), gate=False)
-        reserved = await self._reserved(account)
-        known = {"balance": credits(snapshot.posted)}
-        if reserved is not None:
-            available = snapshot.posted - reserved + snapshot.overdraft
-            known |= {"reserved": credits(reserved), "available": credits(available)}
-        return account_json(account) | known
+        return account_json(account) | await self._now(account)
+
+    async def balance(self, organization: str | None, reference: str, at: str | None) -> Any:
+        account = await self._ledger.accounts.get(await self._organization(organization), reference)
+        shown = {"accountId": account.id, "externalId": account.external_id}
+        moment_us = _moment(at, "--at")
+        if moment_us is None:
+            return shown | await self._now(account)
+        posted = await self._ledger.book.balance_at(account.id, moment_us)
+        return shown | {"balance": credits(posted), "at": moment_text(moment_us)}
+
+    async def create_plan(self, body: Mapping[str, Any]) -> Any:
+        return await LocalPlans(self._ledger).create(await self._organization(body["organizationId"]), body)
+
+    async def plans(self, organization: str | None) -> Sequence[Any]:
+        return await LocalPlans(self._ledger).list(await self._organization(organization))
+
+    async def archive_plan(self, organization: str | None, plan_id: str) -> Any:
+        return await LocalPlans(self._ledger).archive(await self._organization(organization), plan_id)
+
+    async def assign_plan(self, organization: str | None, reference: str, body: Mapping[str, Any]) -> Any:
+        account = await self._ledger.accounts.get(await self._organization(organization), reference)
+        shown, snapshot = await LocalPlans(self._ledger).assign(account, body)
+        await self._settle(account, snapshot)
+        return shown
 
     async def grant(self, organization: str | None, reference: str, body: Mapping[str, Any]) -> Any:
         account = await self._ledger.accounts.get(await self._organization(organization), reference)
@@ -257,6 +276,15 @@ class LocalDesk:
         if self._gate is not None:
             with suppress(StoreUnavailable):  # heals: `insufficient` is only answered after the book was read
                 await self._gate.settle(None, snapshot, bucket_of(account.organization_id))
+
+    async def _now(self, account: Account) -> dict[str, object]:
+        """Its balance, and what is reserved and available when Redis can say."""
+        snapshot = await self._ledger.book.snapshot(account.id, (), gate=False)
+        reserved = await self._reserved(account)
+        if reserved is None:
+            return {"balance": credits(snapshot.posted)}
+        available = snapshot.posted - reserved + snapshot.overdraft
+        return {"balance": credits(snapshot.posted), "reserved": credits(reserved), "available": credits(available)}
 
     async def _reserved(self, account: Account) -> int | None:
         if self._gate is None:

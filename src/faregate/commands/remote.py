@@ -126,6 +126,30 @@ class RemoteDesk:
         balance = self._api.get("/v1/accounts/balance", **named)
         return account | {name: balance[name] for name in ("balance", "reserved", "available")}
 
+    async def balance(self, organization: str | None, reference: str, at: str | None) -> Any:
+        named = {"accountId": reference, "organizationId": organization, "at": at}
+        found = self._api.get("/v1/accounts/balance", **named)
+        return {name: value for name, value in found.items() if name != "success"}
+
+    async def create_plan(self, body: Mapping[str, Any]) -> Any:
+        return self._api.post("/v1/plans/create", body)["plan"]
+
+    async def plans(self, organization: str | None) -> Any:
+        found: list[Any] = []
+        while True:
+            page = self._api.get("/v1/plans", organizationId=organization, offset=len(found))
+            found += page["plans"]
+            if not page["pagination"]["hasMore"]:
+                return found
+
+    async def archive_plan(self, organization: str | None, plan_id: str) -> Any:
+        return self._api.post("/v1/plans/archive", {"planId": plan_id, "organizationId": organization})["plan"]
+
+    async def assign_plan(self, organization: str | None, reference: str, body: Mapping[str, Any]) -> Any:
+        named = {"accountId": reference, "organizationId": organization}
+        assigned = self._api.post("/v1/accounts/plans/assign", {**body, **named})["plans"][0]
+        return {name: value for name, value in assigned.items() if name != "plan"}
+
     async def grant(self, organization: str | None, reference: str, body: Mapping[str, Any]) -> Any:
         named = {"accountId": reference, "organizationId": organization}
         granted = self._api.post("/v1/accounts/credits/add", {**body, **named})

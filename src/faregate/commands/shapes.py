@@ -13,6 +13,7 @@ from faregate.core.money import credits
 from faregate.credits.gate import parse_hold
 from faregate.ledger.accounts import Account
 from faregate.ledger.keys import KeyInfo
+from faregate.ledger.plans import Assignment, Plan
 from faregate.ledger.summary import Totals
 from faregate.ledger.usage import UsageRecord
 
@@ -49,6 +50,33 @@ def account_json(account: Account) -> dict[str, object]:
         "metadata": dict(account.metadata),
         "createdAt": moment_text(account.created_us),
         "updatedAt": moment_text(account.updated_us),
+    }
+
+
+def plan_json(plan: Plan) -> dict[str, object]:
+    """A plan as the API shows it."""
+    return {
+        "id": plan.id,
+        "name": plan.name,
+        "credits": credits(plan.amount),
+        "interval": plan.interval,
+        "occurrences": plan.occurrences,
+        "accumulate": plan.accumulate,
+        "isActive": plan.active,
+        "createdAt": moment_text(plan.created_us),
+        "updatedAt": moment_text(plan.updated_us),
+    }
+
+
+def assignment_json(assignment: Assignment, now_us: int) -> dict[str, object]:
+    """An account's plan as the API shows it, without the plan's terms."""
+    return {
+        "id": assignment.id,
+        "accountId": assignment.account_id,
+        "planId": assignment.plan.id,
+        "active": assignment.active_at(now_us),
+        "startedAt": moment_text(assignment.started_us),
+        "expiresAt": moment_text(assignment.expires_us),
     }
 
 

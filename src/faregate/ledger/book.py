@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, select
 
 from faregate.core.call import Committed, Limit, Record, Snapshot
 from faregate.core.ids import new_id
@@ -50,6 +50,16 @@ class SqlBook:
     async def apply_due_grants(self, account_id: str) -> Snapshot:
         """Book what grants have started or ended by now, each as an entry of its own at its moment."""
         return await self._database.upkeep(_refresh, account_id, [], gate=False, now_us=self._database.now_us())
+
+    async def balance_at(self, account_id: str, moment_us: int) -> int:
+        """What the account had posted at a moment, recomputed from its entries. Raises NotFound, InvalidRequest.
+
+        An entry counts from the moment it was booked, but what a grant brings or takes from the moment it was due.
+        """
+        if moment_us > self._database.now_us():
+            raise InvalidRequest("at must not be in the future", param="at")
+        await self.snapshot(account_id, (), gate=False)  # What is due by now is an entry from here on.
+        return await self._database.read(_balance_at, account_id, moment_us)
 
     async def add_credits(
         self,
@@ -117,6 +127,13 @@ def _snapshot(conn: Connection, wallet: Wallet, keys: Sequence[Key], *, gate: bo
     states = read_windows(conn, keys)
     snapshot = wallet.snapshot(tuple(states[key] for key in keys))
     return replace(snapshot, reservations=read_pending(conn, wallet.id, now_us)) if gate else snapshot
+
+
+def _balance_at(conn: Connection, account_id: str, moment_us: int) -> int:
+    entry = tables.entries.c
+    total = func.coalesce(func.sum(entry.amount), 0)
+    query = select(total).where(entry.account_id == account_id, entry.created_us <= moment_us)
+    return int(conn.execute(query).scalar_one())
 
 
 def _posting(conn: Connection, account_id: str, now_us: int) -> tuple[Posting, Wallet]:
