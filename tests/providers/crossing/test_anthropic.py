@@ -9,7 +9,7 @@ import pytest
 
 from faregate.errors import InvalidRequest
 from faregate.providers.crossing.anthropic import AnthropicCrossing, within
-from tests.providers.crossing.parts import candidate, chat, chunks, meter, sse
+from tests.providers.crossing.parts import HI, candidate, chat, chunks, meter, sse
 
 MODEL = "claude-sonnet-4-5"
 START = {
@@ -68,11 +68,50 @@ def test_thinking_stays_below_the_bound(budget: int, most: int, left: int | None
     assert (thinking and thinking["budget_tokens"]) == left
 
 
-async def test_a_request_that_cannot_be_said_is_refused_without_its_text() -> None:
-    broken = [{"role": "tool", "content": "a secret of mine"}]
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [
+        ({"reasoning_effort": "wild"}, "reasoning_effort"),
+        ({"service_tier": "flex"}, "service_tier"),
+        ({"messages": [{"role": "system", "content": "x"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "messages[0].content"),
+        ({"tools": [{"type": "function", "function": {"name": "f", "parameters": 3}}]}, None),
+    ],
+)
+async def test_what_cannot_be_said_is_refused_in_our_words(options: dict[str, Any], param: str | None) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        await asked(messages=broken, tools=[{"type": "function"}])
-    assert "secret" not in caught.value.message
+        await asked(**options)
+    assert caught.value.param == param
+    assert "litellm" not in caught.value.message.lower()
+
+
+async def test_developers_and_refusals() -> None:
+    no = {"role": "assistant", "content": None, "refusal": "no"}
+    made = await asked(messages=[{"role": "developer", "content": "Be brief."}, *HI, no, *HI])
+    assert made["system"] == [{"type": "text", "text": "Be brief."}]
+    assert made["messages"][1] == {"role": "assistant", "content": [{"type": "text", "text": "no"}]}
+
+
+async def test_json_without_a_schema_is_asked_for_in_words() -> None:
+    assert "JSON object" in (await asked(response_format={"type": "json_object"}))["system"][0]["text"]
+
+
+async def test_names_that_anthropic_does_not_allow_come_back_as_they_were() -> None:
+    tool = {"type": "function", "function": {"name": "files/read.one", "parameters": {"type": "object"}}}
+    made = await asked(tools=[tool])
+    name = made["tools"][0]["name"]
+    got = await streamed(
+        START, begun(0, type="tool_use", id="t", name=name, input={}), *ended("tool_use"), tools=[tool]
+    )
+    assert name != "files/read.one"
+    assert got[1]["choices"][0]["delta"]["tool_calls"][0]["function"]["name"] == "files/read.one"
+
+
+async def test_a_call_is_not_changed_by_its_crossing() -> None:
+    call = chat(messages=[{"role": "developer", "content": "x"}, *HI], tools=[])
+    before = orjson.dumps(call.body)
+    await AnthropicCrossing().request(call, candidate("anthropic", MODEL), 5)
+    assert orjson.dumps(call.body) == before
 
 
 async def test_a_stream_of_text() -> None:

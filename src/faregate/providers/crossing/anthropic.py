@@ -1,11 +1,13 @@
 """Anthropic's messages behind a chat completion.
 
 What LiteLLM leaves open, and is closed here: tools that the provider runs by itself are nothing for the client to
-call; a bound that was lowered leaves room for thinking; usage is never counted again with a tokenizer.
+call; a bound that was lowered leaves room for thinking; usage is never counted again with a tokenizer; parts that
+would be left out in silence are refused; `json_object` is asked for in words.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -16,6 +18,9 @@ from faregate.providers.crossing.core import DEFAULT_MAX_TOKENS, Crossed, Crossi
 
 LEAST_THINKING = 1024
 """The smallest `thinking.budget_tokens` there is; `max_tokens` must be above it."""
+_JSON_TOOL = "json_tool_call"
+_ONLY_JSON = "Answer with one valid JSON object and nothing else: no words around it, no code fence."
+"""What `response_format: json_object` asks for: there is no other word for it where schemas are native."""
 _NAMES = "ANTHROPIC_TOOL_NAME_REVERSE_MAP_KEY"
 _NO_USAGE = {"input_tokens": 0, "output_tokens": 0, "output_tokens_details": {"thinking_tokens": 0}}
 
@@ -25,6 +30,7 @@ class AnthropicCrossing(Crossing):
 
     library_name = "anthropic"
     extras = frozenset({"thinking", "top_k", "cache_control"})
+    parts = frozenset({"text", "image_url", "file", "refusal", "thinking", "redacted_thinking"})
 
     def bound(self, call: Call, candidate: Candidate, output_cap: int | None) -> int | None:
         """`max_tokens` is required."""
@@ -34,6 +40,8 @@ class AnthropicCrossing(Crossing):
         """With `stream`, and with thinking only if there is room for it: to OpenAI's clients it is a wish."""
         if call.stream:
             body["stream"] = True
+        if _wants_json(call.body) and not any(tool.get("name") == _JSON_TOOL for tool in body.get("tools") or ()):
+            body["system"] = [*(body.get("system") or ()), {"type": "text", "text": _ONLY_JSON}]
         thinking = within(body.get("thinking"), body["max_tokens"])
         if "thinking" in body:
             body = {name: value for name, value in body.items() if name != "thinking"}
@@ -49,6 +57,11 @@ class AnthropicCrossing(Crossing):
             return answer
         content = [block for block in answer.get("content") or () if not _is_its_own(block)]
         return {**answer, "content": content, "usage": _NO_USAGE}
+
+
+def _wants_json(body: Mapping[str, Any]) -> bool:
+    wanted = body.get("response_format")
+    return isinstance(wanted, dict) and wanted.get("type") == "json_object"
 
 
 def within(thinking: Any, max_tokens: int) -> Any:

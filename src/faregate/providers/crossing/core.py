@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+import re
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -11,11 +12,15 @@ from typing import Any
 import orjson
 
 from faregate.core.call import Call, Candidate
-from faregate.errors import FaregateError, InvalidRequest, UpstreamError
+from faregate.errors import FaregateError, InvalidRequest
 from faregate.ports import Answer
 from faregate.providers.crossing.answers import ChatTranslator
 from faregate.providers.crossing.library import chat_config
-from faregate.providers.crossing.params import chosen, messages_of
+from faregate.providers.crossing.params import check_fields, chosen, field_in, in_plain_words, messages_of
+
+_CANNOT = "the request cannot be translated for this model's provider"
+_ITS_OWN = re.compile(r"litellm\.\w+: |,? ?(To drop |Either provide one, or set |Received Messages).*")
+"""LiteLLM's names for things, and its advice to those who set it up."""
 
 Parser = Callable[[str, Any], Any]
 
@@ -76,6 +81,8 @@ class Crossing:
     """LiteLLM's name of the provider."""
     extras: frozenset[str] = frozenset()
     """Fields of the provider's own that clients may send beside OpenAI's."""
+    parts: frozenset[str] | None = None
+    """The types of content that the provider has words for; others LiteLLM might leave out. None: any."""
 
     async def request(self, call: Call, candidate: Candidate, output_cap: int | None) -> Crossed:
         """The call in the provider's words. Raises InvalidRequest naming the field that cannot be said."""
@@ -147,9 +154,10 @@ class Crossing:
 
     def _request(self, call: Call, candidate: Candidate, output_cap: int | None) -> Crossed:
         body = orjson.loads(call.raw_body)  # a copy: LiteLLM changes what it is given
-        messages = messages_of(body)
+        messages = in_plain_words(messages_of(body, self.parts))
+        check_fields(body)
         config = self.config(candidate.model)
-        with _its_own_words("the request cannot be translated for this model's provider", InvalidRequest):
+        with _OwnWords(body.keys()):
             supported = frozenset(config.get_supported_openai_params(model=candidate.model))
             params = chosen(body, supported, self.extras)
             extras = {name: params.pop(name) for name in self.extras - supported if name in params}
@@ -189,17 +197,18 @@ class _NoLog:
         return lambda *_, **__: None
 
 
-class _its_own_words:
-    """Whatever LiteLLM raises for what it does not understand, in our words: its own may quote the whole request."""
+class _OwnWords:
+    """Whatever LiteLLM raises for what it does not understand, in our words: its own speak of its settings."""
 
-    def __init__(self, words: str, kind: type[InvalidRequest | UpstreamError]) -> None:
-        self._words = words
-        self._kind = kind
+    def __init__(self, fields: Iterable[str]) -> None:
+        self._fields = fields
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if error is None or isinstance(error, FaregateError) or not isinstance(error, Exception):
             return
-        first = str(error).strip().partition("\n")[0][:300]
-        raise self._kind(f"{self._words}: {first or type(error).__name__}") from None
+        if isinstance(error, LookupError | TypeError | AttributeError):  # it tripped: its words would tell nobody
+            raise InvalidRequest(f"{_CANNOT}: something in it has not the shape that the API asks for") from None
+        said = _ITS_OWN.sub("", str(error).strip().partition("\n")[0])[:300].strip()
+        raise InvalidRequest(f"{_CANNOT}: {said}", param=field_in(said, self._fields)) from None
