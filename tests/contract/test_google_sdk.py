@@ -153,6 +153,30 @@ async def test_public_names_and_the_operators_key(house: House, google: Google) 
     assert (await house.record()).public_model == "fast"
 
 
+async def test_counting_is_free(house: House, google: Google) -> None:
+    google.said = {"totalTokens": 31, "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 31}]}
+    poor = await house.caller(balance=0)
+    async with speaking(house, poor.secret) as models:
+        got = await models.count_tokens(model="fast", contents="how long is this?")
+    assert got.total_tokens == 31
+    assert google.requests[0].path == "/v1beta/models/gemini-2.5-flash:countTokens"
+    await house.settled(poor)
+    assert [record.charge_microcredits for record in await house.records(poor)] in ([], [0])
+
+
+async def test_embeddings_are_estimated_for_want_of_a_count(house: House, google: Google) -> None:
+    google.said = {"embeddings": [{"values": [0.5, -0.25]}, {"values": [1]}]}
+    async with speaking(house) as models:
+        got = await models.embed_content(model="g/gemini-embedding-001", contents=["a" * 100, "b" * 100])
+    assert [each.values for each in got.embeddings or ()] == [[0.5, -0.25], [1]]
+    asked = google.requests[0]
+    assert asked.path == "/v1beta/models/gemini-embedding-001:batchEmbedContents"
+    assert {request["model"] for request in asked.json["requests"]} == {"models/gemini-embedding-001"}
+    record = await house.record()
+    assert (record.estimated, record.endpoint) == (True, "batchembedcontents")
+    assert record.usage["input_tokens"] == -(-len(asked.body) // 4)
+
+
 # What does not --------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ import orjson
 import pytest
 from openai import AsyncOpenAI
 
+from faregate.providers.xai import XAIProvider
 from tests.contract.test_openai_sdk import HI
 from tests.story.conftest import Open
 from tests.story.house import House
@@ -81,6 +82,44 @@ async def test_what_xai_says_it_cost_counts_on_cards_that_say_so(open_house: Ope
         await house.settled()
         own, stated = await house.records()
     assert (stated.cost_usd, own.cost_usd) == (Decimal("0.0012345678"), PAID)
+
+
+async def test_responses_hold_reasoning_inside_and_tell_their_cost(open_house: Open) -> None:
+    used = {
+        "input_tokens": 32,
+        "output_tokens": 103,
+        "output_tokens_details": {"reasoning_tokens": 94},
+        "total_tokens": 135,
+        "cost_in_usd_ticks": 10_000_000,
+    }
+    said = {"id": "resp_1", "object": "response", "status": "completed", "model": "m", "output": [], "usage": used}
+    async with RawUpstream([orjson.dumps(said)], content_type="application/json") as raw:
+        house = await opened(open_house, raw)
+        async with client(house) as sdk:
+            await sdk.responses.create(model="xai/m", input="hi")
+            await sdk.responses.create(model="xai/grok-4", input="hi")
+        await house.settled()
+        stated, own = await house.records()
+    assert (own.usage["output_tokens"], own.usage["reasoning_tokens"]) == (103, 94)
+    assert own.cost_usd == (Decimal(32) * 3 + Decimal(103) * 15) / 1_000_000
+    assert stated.cost_usd == Decimal("0.001")
+
+
+async def test_pictures_cost_what_xai_says(open_house: Open) -> None:
+    said = {"created": 1, "data": [{"url": "https://x/1"}], "usage": {"cost_in_usd_ticks": 200_000_000}}
+    async with RawUpstream([orjson.dumps(said)], content_type="application/json") as raw:
+        house = await opened(open_house, raw)
+        async with client(house) as sdk:
+            got = await sdk.images.generate(model="xai/grok-imagine-image", prompt="a cat")
+        assert got.data is not None
+        record = await house.record()
+    assert (record.cost_usd, record.usage["images"]) == (Decimal("0.02"), 1)
+
+
+def test_what_xai_has_is_served() -> None:
+    assert {"chat.completions", "completions", "embeddings", "responses", "images.generations"} == set(
+        XAIProvider.PATHS
+    )
 
 
 async def test_an_error_comes_in_openais_shape(open_house: Open) -> None:

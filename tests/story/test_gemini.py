@@ -172,6 +172,28 @@ async def test_a_body_that_cannot_be_meant_is_refused_by_name(open_house: Open, 
     assert await house.records() == []
 
 
+@pytest.mark.parametrize("path", [STREAM, SSE])
+async def test_a_client_that_wants_its_cost_finds_it_beside_the_usage(open_house: Open, path: str) -> None:
+    async with Google(CHUNKS) as google:
+        house = await opened(open_house, google)
+        headers = {"x-goog-api-key": house.me.secret, "x-faregate-include-cost": "true"}
+        got = (await house.http.post(path, content=BODY, headers=headers)).content
+    last = orjson.loads(got)[-1] if path == STREAM else orjson.loads(got.split(b"data: ")[-1])
+    assert last["usageMetadata"] == {**usage(10, 5), "cost_usd": 0.00002, "credits": 0.02}
+
+
+async def test_a_batch_cannot_name_a_dearer_model_than_its_path(open_house: Open) -> None:
+    async with Google({"embeddings": []}) as google:
+        house = await opened(open_house, google)
+        content = {"parts": [{"text": "a"}]}
+        body = orjson.dumps({"requests": [{"model": "models/dearer", "content": content}, 7]})
+        assert (await post(house, "/v1beta/models/g/m:batchEmbedContents", body)).status_code == 200
+        assert google.requests[0].json["requests"] == [{"model": "models/m", "content": content}, 7]
+        got = await post(house, "/v1beta/models/g/m:batchEmbedContents", b'{"requests": {}}')
+    assert (got.status_code, got.json()["error"]["details"][1]["fieldViolations"][0]["field"]) == (400, "requests")
+    assert len(google.requests) == 1
+
+
 async def test_a_model_of_another_wire_is_refused_in_googles_shape(open_house: Open) -> None:
     async with Google() as google:
         house = await opened(open_house, google)

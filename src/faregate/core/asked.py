@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from faregate.core.asks.anthropic import counting, messages_input, messages_output
-from faregate.core.asks.gemini import generate_input, generate_output
+from faregate.core.asks.gemini import embed_input, generate_input, generate_output
 from faregate.core.asks.media import (
     drawing_input,
     drawing_output,
@@ -24,6 +24,9 @@ ASKS: Mapping[str, Ask] = {
     "completions": Ask(completions_output, listed_input),
     "embeddings": Ask(no_output, listed_input),
     "generatecontent": Ask(generate_output, generate_input),
+    "embedcontent": Ask(no_output, embed_input),
+    "batchembedcontents": Ask(no_output, embed_input),
+    "counttokens": Ask(no_output, counting),
     "responses": Ask(responses_output, responses_input),
     "messages": Ask(messages_output, messages_input),
     "messages.count_tokens": Ask(no_output, counting),

@@ -72,5 +72,10 @@ PATTERNS = (
     *(Pattern(prefix, gemini.PLAIN, _PLAIN) for prefix in gemini.PREFIXES),
     *(Pattern(prefix, gemini.STREAM, _EVENTS, events=True) for prefix in gemini.PREFIXES),
     *(Pattern(prefix, gemini.STREAM, _ARRAY) for prefix in gemini.PREFIXES),
+    *(
+        Pattern(prefix, suffix, Door(endpoint, GeminiDialect(stream=False)))
+        for suffix, endpoint in gemini.OTHERS.items()
+        for prefix in gemini.PREFIXES
+    ),
 )
 """Tried in order when no exact path fits; all of them are POST."""

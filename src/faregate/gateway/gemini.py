@@ -1,4 +1,4 @@
-"""Gemini's dialect at the front door: generateContent and streamGenerateContent, as Google's own SDK sends them.
+"""Gemini's dialect at the front door: generateContent and its kin, as Google's own SDK sends them.
 
 The model stands in the path; field names come in camelCase or, as in all of Google's JSON, in snake_case. A stream is
 one JSON array, or server-sent events with `?alt=sse`: the only difference between the two dialects here. Errors are
@@ -32,6 +32,12 @@ PREFIXES = ("/v1beta/models/", "/v1/models/")
 """Both go to the provider's v1beta, which has all of v1; Google's SDK asks for v1 since its release 3."""
 PLAIN = ":generateContent"
 STREAM = ":streamGenerateContent"
+OTHERS = {
+    ":countTokens": "counttokens",
+    ":embedContent": "embedcontent",
+    ":batchEmbedContents": "batchembedcontents",
+}
+"""Methods without a stream, and their endpoints."""
 
 _STATUS = {
     400: "INVALID_ARGUMENT",

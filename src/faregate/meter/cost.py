@@ -8,7 +8,8 @@ from decimal import Decimal
 from faregate.core.money import credits, plain
 
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\]]', re.DOTALL)
-_KEYS = (b'"usage"', b'"response"')
+_USAGE = (b'"usage"', b'"usageMetadata"')
+_KEYS = (*_USAGE, b'"response"')
 _OBJECT_VALUE = re.compile(rb"\s*:\s*\{")
 
 
@@ -24,7 +25,7 @@ def with_cost(event: bytes, cost_usd: Decimal, charge_microcredits: int) -> byte
 
 
 def _usage_span(event: bytes) -> tuple[int, int] | None:
-    """Where the inside of the "usage" object begins and ends: at the top, or at the top of "response"."""
+    """Where the inside of the usage object begins and ends: at the top, or at the top of "response"."""
     depth, start, at = 0, None, 1
     for token in _TOKEN.finditer(event, max(0, event.find(b"{"))):
         sign = token[0][:1]
@@ -37,7 +38,7 @@ def _usage_span(event: bytes) -> tuple[int, int] | None:
             at = min(at, max(1, depth))
         elif start is None and depth == at and token[0] in _KEYS:
             value = _OBJECT_VALUE.match(event, token.end())
-            if value is not None and token[0] == b'"usage"':
+            if value is not None and token[0] in _USAGE:
                 start = value.end()
             elif value is not None and depth == 1:
                 at = 2

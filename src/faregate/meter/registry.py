@@ -48,6 +48,7 @@ _READERS: Mapping[str, ReaderFactory] = {
     "live": GeminiReader,
     "embedcontent": GeminiReader,
     "batchembedcontents": GeminiReader,
+    "counttokens": FreeReader,
     "converse": ConverseReader,
     "converse-stream": ConverseReader,
     "invoke": InvokeReader,

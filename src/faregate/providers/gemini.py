@@ -1,6 +1,6 @@
 """Kind `gemini`: Google's own API.
 
-native      generatecontent            byte for byte
+native      generatecontent, counttokens, embedcontent, batchembedcontents: byte for byte
 compat      chat.completions           Google's OpenAI endpoint, where that loses nothing (`crossing/gemini_compat.py`)
             embeddings
 crossed     chat.completions           Gemini's own wire, translated (`crossing/gemini.py`)
@@ -20,7 +20,7 @@ import orjson
 
 from faregate.core.asks.gemini import config_of, name_in
 from faregate.core.call import Call, Candidate
-from faregate.errors import ConfigError
+from faregate.errors import ConfigError, InvalidRequest
 from faregate.ports import Answer, Meter, Translator
 from faregate.providers.blame import reword
 from faregate.providers.crossing import CrossedAnswer
@@ -31,7 +31,14 @@ from faregate.providers.upstream import Target, Upstream, prepare
 
 GEMINI_URL = "https://generativelanguage.googleapis.com"
 
-SERVED = frozenset({"generatecontent", "chat.completions", "embeddings"})
+METHODS: Mapping[str, str] = {
+    "generatecontent": "generateContent",
+    "counttokens": "countTokens",
+    "embedcontent": "embedContent",
+    "batchembedcontents": "batchEmbedContents",
+}
+"""Google's own, by endpoint."""
+SERVED = frozenset({*METHODS, "chat.completions", "embeddings"})
 _KEY_REFUSED = b"API_KEY_INVALID"
 _SECRETS = re.compile(rb"\b(?:AIza[A-Za-z0-9_*-]{4,}|projects/[A-Za-z0-9-]+|project_number:\d+)")
 """Keys, and the names of the operator's project, which refusals quote."""
@@ -69,7 +76,7 @@ class GeminiProvider:
         crossed = None
         if call.endpoint == "embeddings":
             place, body = _EMBEDDINGS, compat.embeddings_body(call, candidate)
-        elif call.endpoint == "generatecontent":
+        elif call.endpoint in METHODS:
             place, body = _place(call, candidate, events="alt" in call.query), rewrite(call, candidate, output_cap)
         elif compat.loses_nothing(call, candidate):
             place, body = _CHAT, compat.chat_body(call, candidate, output_cap)
@@ -83,7 +90,7 @@ class GeminiProvider:
     def meter(self, call: Call, answer: Answer) -> Meter:
         """Reads Google's own bytes; what the client gets is said in its dialect."""
         stream = call.stream and answer.status < 400
-        if call.endpoint == "generatecontent":
+        if call.endpoint in METHODS:
             framing = "json-array" if stream and "alt" not in call.query else None
             return self._meter_for(self.kind, call.endpoint, stream=stream, wants_cost=call.wants_cost, framing=framing)
         if isinstance(answer, CrossedAnswer):
@@ -122,7 +129,7 @@ _EMBEDDINGS = "openai/embeddings"
 
 def _place(call: Call, candidate: Candidate, *, events: bool) -> str:
     """`models/<name>:<method>`; the name as one segment of the path, so that it stays one."""
-    verb = "streamGenerateContent" if call.stream else "generateContent"
+    verb = "streamGenerateContent" if call.stream else METHODS.get(call.endpoint, "generateContent")
     query = "?alt=sse" if call.stream and events else ""
     return f"models/{quote(candidate.model, safe='')}:{verb}{query}"
 
@@ -131,9 +138,27 @@ def rewrite(call: Call, candidate: Candidate, output_cap: int | None) -> bytes:
     """The body to send; `output_cap` is the number to send, already divided by candidateCount."""
     body = dict(call.body)
     body.pop("model", None)
+    if call.endpoint == "batchembedcontents":
+        body["requests"] = [_named(request, candidate) for request in _requests(body)]
+    inner = body.get(name_in(body, "generateContentRequest"))
+    if call.endpoint == "counttokens" and isinstance(inner, dict):
+        body[name_in(body, "generateContentRequest")] = _named(inner, candidate)
     if output_cap is not None:
         body[name_in(body, "generationConfig")] = _capped(config_of(body), candidate, output_cap)
     return orjson.dumps(body) if body != call.body else as_read(call.raw_body, body)
+
+
+def _requests(body: Mapping[str, object]) -> list[object]:
+    """A batch's requests. Raises InvalidRequest."""
+    requests = body.get("requests")
+    if not isinstance(requests, list):
+        raise InvalidRequest("requests must be a list", param="requests")
+    return requests
+
+
+def _named(request: object, candidate: Candidate) -> object:
+    """With the model that the path names, which each request of a batch repeats."""
+    return {**request, "model": f"models/{candidate.model}"} if isinstance(request, dict) else request
 
 
 def _capped(config: Mapping[str, object], candidate: Candidate, output_cap: int) -> dict[str, object]:

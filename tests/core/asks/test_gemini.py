@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -128,3 +129,14 @@ def test_the_tier_asked_for(said: object, tier: str) -> None:
 @pytest.mark.parametrize("contents", [None, [], "hi", 1, [None], [{"parts": None}], [{"parts": "x"}], [{"parts": [1]}]])
 def test_contents_of_any_shape_are_the_providers_to_judge(contents: object) -> None:
     assert read(contents=contents).tokens >= 1
+
+
+@pytest.mark.parametrize("batch", [True, False])
+def test_what_is_embedded_counts_by_its_bytes_and_media(batch: bool) -> None:
+    content = {"content": {"parts": [{"text": "x" * 1000}, media("image/png", 90_000)]}}
+    asked = call(**({"requests": [content, content]} if batch else content))
+    endpoint = "batchembedcontents" if batch else "embedcontent"
+    found = measure(replace(asked, endpoint=endpoint), Allowances(Decimal(2), 10, ("gemini",), 1, CONTEXT))
+    each = 500 + 6_450
+    assert each * (1 + batch) <= found.tokens <= each * (1 + batch) + 300
+    assert found.modalities == {"image"}

@@ -82,6 +82,18 @@ def generate_input(call: Call, allow: Allowances) -> Input:
     return Input(tokens, modalities, _SEARCH if _searches(body) else ONE_REQUEST, _tier(body))
 
 
+def embed_input(call: Call, allow: Allowances) -> Input:
+    """One content, or a list of requests with a content each."""
+    requests = call.body.get("requests")
+    listed = requests if isinstance(requests, list) else [call.body]
+    found = _Found()
+    for request in listed:
+        for part in _parts_of(request.get("content") if isinstance(request, dict) else None):
+            _count(part, allow, found)
+    modalities = frozenset(found.modalities & {"audio", "image"})
+    return Input(max(1, allow.text(call.body_bytes - found.base64) + found.tokens), modalities)
+
+
 @dataclass(slots=True)
 class _Found:
     """What the parts come to."""

@@ -51,7 +51,7 @@ class ImagesReader(UsageReader):
 
 
 class FreeReader(UsageReader):
-    """POST /moderations, and Anthropic's count_tokens: what they answer costs nothing."""
+    """POST /moderations, and whoever counts tokens: what they answer costs nothing."""
 
     def complete_usage(self, usage: Usage) -> Usage | None:
         return None
