@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import openai
 import pytest
-from openai import AsyncOpenAI
+from openai import AsyncAzureOpenAI, AsyncOpenAI
 from openai.types.chat import ChatCompletionUserMessageParam
 
 from tests.story.conftest import Open
@@ -83,3 +83,55 @@ async def test_a_filtered_prompt_is_the_clients_error_and_costs_nothing(house: H
     assert refused.value.code == "content_filter"
     assert refused.value.response.json() == FILTERED
     assert await house.balance() == 1_000_000_000
+
+
+# Azure's client in front of the gateway -----------------------------------------------------------------
+
+
+def azure_client(house: House, deployment: str | None = None) -> AsyncAzureOpenAI:
+    return AsyncAzureOpenAI(
+        azure_endpoint=house.url,
+        azure_deployment=deployment,
+        api_key=house.me.secret,
+        api_version="2024-10-21",
+        max_retries=0,
+    )
+
+
+async def test_azures_client_works_with_its_endpoint_changed(house: House) -> None:
+    async with azure_client(house) as sdk:
+        got = await sdk.chat.completions.create(model="up/m", messages=HI)
+        vectors = await sdk.embeddings.create(model="up/m", input="hi")
+        stream = await sdk.chat.completions.create(model="up/m", messages=HI, stream=True)
+        said = [chunk async for chunk in stream]
+    assert got.choices[0].message.content == " word" * 5
+    assert vectors.data[0].embedding
+    assert said
+    assert [served.path for served in house.upstream.served] == [
+        "/v1/chat/completions",
+        "/v1/embeddings",
+        "/v1/chat/completions",
+    ]
+    assert [record.model for record in await house.records()] == ["m"] * 3
+
+
+async def test_the_deployment_of_azures_client_is_the_model(house: House) -> None:
+    async with azure_client(house, "up/m") as sdk:
+        await sdk.chat.completions.create(model="whatever", messages=HI)
+    assert house.upstream.served[0].json["model"] == "m"
+    assert (await house.record()).public_model == "up/m"
+
+
+async def test_a_body_without_a_model_has_the_deployments(house: House) -> None:
+    got = await house.http.post("/openai/deployments/up%2Fm/chat/completions?api-version=x", json={"messages": HI})
+    assert got.status_code == 200
+    assert house.upstream.served[0].json["model"] == "m"
+
+
+async def test_azures_client_sees_our_errors(house: House) -> None:
+    async with azure_client(house) as sdk:
+        with pytest.raises(openai.NotFoundError) as missing:
+            await sdk.chat.completions.create(model="nothing", messages=HI)
+        with pytest.raises(openai.AuthenticationError):
+            await sdk.with_options(api_key="fg_live_none").chat.completions.create(model="up/m", messages=HI)
+    assert missing.value.code == "model_not_found"

@@ -17,12 +17,15 @@ def header_map(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
 
 
+_KEY_HEADERS = ("x-api-key", "x-goog-api-key", "api-key")
+
+
 def presented_key(headers: Mapping[str, str]) -> str:
-    """The key of `Authorization: Bearer …`, `X-API-Key: …` or (Google's SDK) `x-goog-api-key: …`; "" without one."""
+    """The key of `Authorization: Bearer …`, `X-API-Key: …`, or as Google's SDK and Azure's send it; "" without one."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token:
         return token.strip()
-    return headers.get("x-api-key") or headers.get("x-goog-api-key", "")
+    return next((key for name in _KEY_HEADERS if (key := headers.get(name))), "")
 
 
 def parameters(query: bytes) -> dict[str, str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from faregate.gateway import gemini
+from faregate.gateway import deployments, gemini
 from faregate.gateway.anthropic import AnthropicDialect
+from faregate.gateway.deployments import DeploymentDialect
 from faregate.gateway.forms import FormDialect, MediaDialect
 from faregate.gateway.gemini import GeminiDialect
 from faregate.gateway.openai import OpenAIDialect
@@ -68,7 +69,20 @@ _PLAIN = Door("generatecontent", GeminiDialect(stream=False))
 _EVENTS = Door("generatecontent", GeminiDialect(stream=True, events=True))
 _ARRAY = Door("generatecontent", GeminiDialect(stream=True))
 
+_DEPLOYED = (
+    *("chat/completions", "completions", "embeddings", "audio/transcriptions", "audio/translations"),
+    *("audio/speech", "images/generations", "images/edits"),
+)
+"""What Azure's SDK asks a deployment for."""
+
+
+def _deployed(path: str) -> Pattern:
+    door = DOORS[f"/v1/{path}"]
+    return Pattern(deployments.PREFIX, f"/{path}", Door(door.endpoint, DeploymentDialect(door.dialect, f"/{path}")))
+
+
 PATTERNS = (
+    *map(_deployed, _DEPLOYED),
     *(Pattern(prefix, gemini.PLAIN, _PLAIN) for prefix in gemini.PREFIXES),
     *(Pattern(prefix, gemini.STREAM, _EVENTS, events=True) for prefix in gemini.PREFIXES),
     *(Pattern(prefix, gemini.STREAM, _ARRAY) for prefix in gemini.PREFIXES),
