@@ -174,7 +174,7 @@ async def test_embeddings_are_estimated_for_want_of_a_count(house: House, google
     assert {request["model"] for request in asked.json["requests"]} == {"models/gemini-embedding-001"}
     record = await house.record()
     assert (record.estimated, record.endpoint) == (True, "batchembedcontents")
-    assert record.usage["input_tokens"] == -(-len(asked.body) // 4)
+    assert record.usage["input_tokens"] in range(len(asked.body) // 4, len(asked.body) // 4 + 40)  # spaces, and names
 
 
 # What does not --------------------------------------------------------------------------------------------
