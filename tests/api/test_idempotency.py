@@ -68,6 +68,17 @@ async def test_every_post_of_the_table_answers_a_repeat_with_the_first_answer(
     assert handler.calls == 1
 
 
+@pytest.mark.parametrize("pad", [0, 1 << 17])
+async def test_a_large_body_counts_byte_for_byte(world: World, handler: Handler, pad: int) -> None:
+    caller, path = _caller(world, POSTS[0], handler)
+    bodies = [b'{"a":1,"b":"%s"}' % (b"x" * pad), b'{"b":"%s","a":1}' % (b"x" * pad)]
+    first, same, other = [
+        await caller.send("POST", path, raw=bodies[n], headers={"idempotency-key": "k"}) for n in (0, 0, 1)
+    ]
+    assert (first.status_code, same.headers["idempotent-replayed"]) == (201, "true")
+    assert other.status_code == (409 if pad else 201)
+
+
 async def test_without_a_key_every_request_runs(world: World, handler: Handler) -> None:
     caller, path = _caller(world, POSTS[0], handler)
     answers = [await caller.post(path, {}) for _ in range(2)]

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -8,11 +11,13 @@ import pytest
 from sqlalchemy import Connection
 from tests.ledger.conftest import World
 
+from faregate.core.call import Snapshot
 from faregate.errors import IdempotencyMismatch, InProgress, InvalidRequest
 from faregate.ledger.book import SqlBook
 from faregate.ledger.claims import KEPT_US, Claim, steps_of
 from faregate.ledger.database import Database
 from faregate.ledger.idempotency import Idempotency
+from faregate.ledger.posting import Entry
 
 CLAIM = Claim(tenant="org_1", key="k", route="POST /x", fingerprint="aa")
 
@@ -34,7 +39,7 @@ async def _posted(world: World) -> int:
     return (await world.book.snapshot(world.account_id, [], gate=False)).posted
 
 
-async def _add(world: World, database: Database | None = None) -> object:
+async def _add(world: World, database: Database | None = None) -> tuple[Entry, Snapshot]:
     book = world.book if database is None else SqlBook(database)
     with steps_of(CLAIM):
         return await book.add_credits(world.account_id, 100)
@@ -43,6 +48,33 @@ async def _add(world: World, database: Database | None = None) -> object:
 async def test_a_step_is_done_once_and_answers_alike(world: World) -> None:
     first, second = await _add(world), await _add(world)
     assert first == second
+    assert await _posted(world) == 100
+
+
+KILLED = """
+import asyncio, os, signal, sys
+from faregate.ledger.book import SqlBook
+from faregate.ledger.claims import Claim, steps_of
+from faregate.ledger.database import Database
+
+async def main(url, account_id):
+    database = Database(url, now_us=lambda: {now})
+    with steps_of(Claim(tenant="org_1", key="k", route="POST /x", fingerprint="aa")):
+        entry, _ = await SqlBook(database).add_credits(account_id, 100)
+    print(entry.id, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_a_killed_process_s_step_is_found_by_another(world: World) -> None:
+    words = [sys.executable, "-c", KILLED.replace("{now}", str(world.now.us)), world.url, world.account_id]
+    child = await asyncio.create_subprocess_exec(*words, stdout=PIPE)
+    said, _ = await child.communicate()
+    assert child.returncode == -signal.SIGKILL
+    entry, _ = await _add(world)
+    assert entry.id == said.decode().strip()
     assert await _posted(world) == 100
 
 

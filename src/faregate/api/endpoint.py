@@ -92,7 +92,7 @@ class Endpoint:
             request_id=request_id,
             caller=principal,
         )
-        if method == "POST" and rule.scopes:
+        if method == "POST" and principal is not None:
             return await answer_once(self._services, request, rule.handler)
         return await rule.handler(self._services, request)
 

@@ -23,6 +23,8 @@ from faregate.ledger.claims import Claim, Running, steps_of
 log = logging.getLogger("faregate.api")
 
 MAX_KEY = 255
+_MOST_READ = 1 << 16
+"""Bytes of a body that are worth parsing twice."""
 REPLAYED: Mapping[str, str] = {"idempotent-replayed": "true"}
 SECRETS = frozenset({"secret", "token", "accessToken", "refreshToken", "password"})
 """Fields that are shown once: in no replay, and never in the book. At the top of an answer, or one level below."""
@@ -130,8 +132,10 @@ def _claim(request: Request, key: str) -> Claim:
 
 
 def _meaning(raw_body: bytes) -> object:
-    """JSON without its order and spaces; anything else by its bytes."""
+    """JSON without its order and spaces; what is large, or no JSON object, by its bytes."""
     try:
-        return parse_object(raw_body)
+        if len(raw_body) <= _MOST_READ:
+            return parse_object(raw_body)
     except InvalidRequest:
-        return sha256(raw_body).hexdigest()
+        pass  # The handler will say so.
+    return sha256(raw_body).hexdigest()

@@ -97,7 +97,7 @@ class Accounts:
         except NotFound:
             values = {"name": name or external_id, "external_id": external_id}
         try:
-            return await self._database.write(_ensure, organization_id, values, self._database.now_us())
+            return await self._database.upkeep(_ensure, organization_id, values, self._database.now_us())
         except Conflict:  # another process saw it first, in the same moment
             return await self._database.read(_by_external_id, organization_id, external_id)
 
