@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from faregate.api.auth import authenticate
@@ -44,6 +44,7 @@ from faregate.gateway.doors import DOORS, PATTERNS, Door, Pattern
 from faregate.gateway.endpoint import Endpoint
 from faregate.gateway.kept import PATHS, KeptEndpoint
 from faregate.gateway.metrics import Metrics
+from faregate.gateway.realtime import RealtimeEndpoint
 from faregate.journal import FileJournal, dead_journals
 from faregate.ledger import schema
 from faregate.ledger.queries import Ledger
@@ -56,6 +57,8 @@ from faregate.pricing.zones import zoned_providers
 from faregate.providers.registry import build_providers, sandbox_name
 from faregate.providers.router import ModelRouter
 from faregate.providers.upstream import Upstream
+from faregate.realtime.door import Realtime
+from faregate.realtime.fares import Parts
 from faregate.recovery import BUCKETS, Recovery
 from faregate.reservations import Reserver
 from faregate.settings import Settings
@@ -99,6 +102,7 @@ class Runtime:
     upstream: Upstream = field(init=False)
     background: Background = field(init=False)
     flow: Flow = field(init=False)
+    realtime: Realtime = field(init=False)
     calls: set[asyncio.Task[None]] = field(default_factory=set)
     """The data plane's calls that are running."""
     _loops: list[asyncio.Task[None]] = field(default_factory=list)
@@ -191,9 +195,10 @@ class Runtime:
             policy=chosen.on_unconfirmed,
             heartbeat_s=settings.timing.heartbeat_s,
         )
+        accounts = AccountResolver(self.ledger.accounts)
         self.flow = Flow(
             keys=self.keys,
-            accounts=AccountResolver(self.ledger.accounts),
+            accounts=accounts,
             router=self.router,
             estimator=estimator,
             owner=self.owner,
@@ -204,6 +209,23 @@ class Runtime:
             share_permille=chosen.share_permille,
             cap_on_low_credit=cap,
             allow=lambda principal: require(principal, "proxy"),
+        )
+        self.realtime = Realtime(
+            Parts(
+                flow=self.flow,
+                keys=self.keys,
+                accounts=accounts,
+                router=self.router,
+                catalog=self.catalog,
+                estimator=estimator,
+                owner=self.owner,
+                book=self.ledger.book,
+                providers=providers,
+                meter_for=lambda kind: meter_for(kind, "realtime", stream=True),
+                clock=self.clock,
+                events=self.metrics,
+                allow=lambda principal: require(principal, "proxy"),
+            )
         )
 
     # Starting and stopping ------------------------------------------------------------------------------
@@ -430,7 +452,8 @@ def _routes(runtime: Runtime) -> list[BaseRoute]:
         return await authenticate(services, secret, _PROXY)
 
     kept = KeptEndpoint(runtime.background, caller, runtime.metrics)
-    return [*(Route(path, kept) for path in PATHS), *control_plane(services)]
+    talk = WebSocketRoute("/v1/realtime", RealtimeEndpoint(runtime.realtime, runtime.metrics, runtime.calls))
+    return [*(Route(path, kept) for path in PATHS), talk, *control_plane(services)]
 
 
 def prepare(settings: Settings) -> None:

@@ -112,9 +112,9 @@ class Flow:
             candidates = self._router.candidates(call.model, endpoint=call.endpoint, principal=principal, now_us=now_us)
             candidates = _at(keeper, candidates)
             estimate = self._estimator.estimate(call, candidates, principal)
-            intent = self._intent(call, principal, candidates[0], estimate, now_us)
+            intent = self.intent(call, principal, candidates[0], estimate, now_us)
             try:
-                held = await self._owner.take(self._ask(call, principal, estimate, intent), intent)
+                held = await self._owner.take(self.ask(call, principal, estimate, intent), intent)
             except KeyChanged:
                 principal = await self._keys.refresh(principal)
                 continue
@@ -176,9 +176,7 @@ class Flow:
 
     # What the steps are made of -------------------------------------------------------------------------
 
-    def _intent(
-        self, call: Call, principal: Principal, candidate: Candidate, estimate: Estimate, now_us: int
-    ) -> Record:
+    def intent(self, call: Call, principal: Principal, candidate: Candidate, estimate: Estimate, now_us: int) -> Record:
         """The record as far as it is known before the call: who will be charged, at least for the input."""
         return Record(
             hold_id=call.id,
@@ -203,7 +201,8 @@ class Flow:
             attribution=call.attribution,
         )
 
-    def _ask(self, call: Call, principal: Principal, estimate: Estimate, intent: Record) -> Ask:
+    def ask(self, call: Call, principal: Principal, estimate: Estimate, intent: Record) -> Ask:
+        """What the gate is asked for."""
         floor = estimate.floor_microcredits if self._cap and estimate.cappable else estimate.want_microcredits
         return Ask(
             hold_id=call.id,

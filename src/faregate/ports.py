@@ -359,6 +359,31 @@ class Keeper(Protocol):
         ...
 
 
+class Socket(Protocol):
+    """One side of a session of text frames."""
+
+    async def receive(self) -> str | None:
+        """The next frame; None: the other side has closed."""
+        ...
+
+    async def send(self, text: str) -> None:
+        """Raises ClientGone (a client's), UpstreamError (a provider's)."""
+        ...
+
+    async def close(self, code: int, reason: str) -> None:
+        """Raises ClientGone (a client's)."""
+        ...
+
+
+@runtime_checkable
+class Talker(Protocol):
+    """A provider with realtime sessions."""
+
+    async def talk(self, model: str, query: Mapping[str, str], headers: Mapping[str, str]) -> Socket:
+        """Open one. Raises UpstreamError, UpstreamTimeout."""
+        ...
+
+
 class Meter(Protocol):
     """Reads usage as the answer passes. Pure: fed with bytes, never holds a whole stream."""
 

@@ -18,6 +18,7 @@ import uvloop
 from faregate import app
 from faregate.errors import FaregateError
 from faregate.gateway.corked import CorkedProtocol
+from faregate.gateway.upgrade import MOST_FRAME_BYTES, upgraded
 from faregate.settings import load
 
 
@@ -41,7 +42,8 @@ def main(task: dict[str, Any]) -> int:
     config = uvicorn.Config(
         app.build(runtime),
         http=CorkedProtocol,
-        ws="none",
+        ws=upgraded,  # type: ignore[arg-type]  # called like a class
+        ws_max_size=MOST_FRAME_BYTES,
         lifespan="on",
         log_config=None,
         access_log=False,

@@ -23,6 +23,7 @@ from faregate.auth.limits import parse_limits
 from faregate.core.call import bucket_of
 from faregate.credits.embedded import EmbeddedValkey
 from faregate.errors import StoreUnavailable
+from faregate.gateway.upgrade import upgraded
 from faregate.ledger import audit
 from faregate.ledger.accounts import Account, Accounts
 from faregate.ledger.keys import ApiKeys, KeyFacts
@@ -311,7 +312,7 @@ async def serving(runtime: app.Runtime) -> AsyncIterator[str]:
     config = uvicorn.Config(
         app.build(runtime),
         http="httptools",
-        ws="none",
+        ws=upgraded,  # type: ignore[arg-type]  # called like a class
         lifespan="on",
         log_config=None,
         access_log=False,

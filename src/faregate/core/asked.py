@@ -15,6 +15,7 @@ from faregate.core.asks.media import (
     transcription_output,
 )
 from faregate.core.asks.openai import chat_input, chat_output, completions_output, listed_input
+from faregate.core.asks.realtime import realtime_input, realtime_output
 from faregate.core.asks.responses import responses_input, responses_output
 from faregate.core.asks.shape import Allowances, Ask, Asked, Input, no_output, text_alone
 from faregate.core.call import Call
@@ -27,6 +28,7 @@ ASKS: Mapping[str, Ask] = {
     "embedcontent": Ask(no_output, embed_input),
     "batchembedcontents": Ask(no_output, embed_input),
     "counttokens": Ask(no_output, counting),
+    "realtime": Ask(realtime_output, realtime_input),
     "responses": Ask(responses_output, responses_input),
     "messages": Ask(messages_output, messages_input),
     "messages.count_tokens": Ask(no_output, counting),

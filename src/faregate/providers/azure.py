@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from faregate.core.call import Call, Candidate
-from faregate.ports import Answer, KeptVerb, Meter
+from faregate.ports import Answer, KeptVerb, Meter, Socket
 from faregate.providers.entra import EntraTokens, default_credential
 from faregate.providers.openai import (
     PATHS,
@@ -26,6 +26,7 @@ from faregate.providers.openai import (
     rewrite,
     without_secrets,
 )
+from faregate.providers.sockets import connect
 from faregate.providers.upstream import Target, Upstream, prepare
 
 _NOT_SERVED = frozenset({"moderations"})
@@ -70,7 +71,11 @@ class AzureProvider:
 
     def serves(self, endpoint: str, model: str) -> bool:
         """What a resource can have; a deployment that would change the path is none."""
-        return endpoint in PATHS and endpoint not in _NOT_SERVED and bool(self._deployment(model).strip("."))
+        return (
+            (endpoint in PATHS or endpoint == "realtime")
+            and endpoint not in _NOT_SERVED
+            and bool(self._deployment(model).strip("."))
+        )
 
     async def send(self, call: Call, candidate: Candidate, output_cap: int | None) -> Answer:
         """Send the call. Raises UpstreamError or UpstreamTimeout when no response began."""
@@ -95,6 +100,15 @@ class AzureProvider:
             headers["authorization"] = f"Bearer {await self._entra.get()}"
         target = prepare(f"{self._base_url}/openai/v1{path}", self._headers)
         return await self._upstream.request(method, target, headers, None, self._timeouts)
+
+    async def talk(self, model: str, query: Mapping[str, str], headers: Mapping[str, str]) -> Socket:
+        """Open a realtime session, at the v1 URL. Raises UpstreamError, UpstreamTimeout."""
+        asked = urlencode({**query, "model": self._deployment(model)})
+        sent = dict(headers)
+        if self._entra is not None:
+            sent["authorization"] = f"Bearer {await self._entra.get()}"
+        target = prepare(f"{self._base_url}/openai/v1/realtime?{asked}", self._headers)
+        return await connect(self._upstream, target, sent, self._timeouts)
 
     def meter(self, call: Call, answer: Answer) -> Meter:
         """Reads this answer's usage."""

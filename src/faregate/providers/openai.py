@@ -10,13 +10,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import orjson
 
 from faregate.core.call import Call, Candidate, Form
 from faregate.errors import ConfigError, UpstreamError
-from faregate.ports import Answer, KeptVerb, Meter, Timeouts, Translator
+from faregate.ports import Answer, KeptVerb, Meter, Socket, Timeouts, Translator
+from faregate.providers.sockets import connect
 from faregate.providers.upstream import Target, Upstream, prepare
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -120,7 +121,7 @@ class OpenAIProvider:
 
     def serves(self, endpoint: str, model: str) -> bool:
         """Whatever it is asked for, as far as there is a path for it."""
-        return endpoint in self.PATHS
+        return endpoint in self.PATHS or (endpoint == "realtime" and self.kind == "openai")
 
     async def send(self, call: Call, candidate: Candidate, output_cap: int | None) -> Answer:
         """Send the call. Raises UpstreamError or UpstreamTimeout when no response began."""
@@ -132,6 +133,11 @@ class OpenAIProvider:
         method, path = kept_path(verb, response_id, query)
         target = prepare(self._base_url + path, self._headers)
         return await self._upstream.request(method, target, {}, None, self._timeouts)
+
+    async def talk(self, model: str, query: Mapping[str, str], headers: Mapping[str, str]) -> Socket:
+        """Open a realtime session. Raises UpstreamError, UpstreamTimeout."""
+        target = prepare(f"{self._base_url}/realtime?{urlencode({**query, 'model': model})}", self._headers)
+        return await connect(self._upstream, target, headers, self._timeouts)
 
     def meter(self, call: Call, answer: Answer) -> Meter:
         """Reads this answer's usage."""

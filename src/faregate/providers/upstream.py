@@ -109,6 +109,11 @@ class Upstream:
             return self._answer(response, timeouts, begun)
         raise failure
 
+    @property
+    def session(self) -> ClientSession:
+        """The client itself, for what is no request and answer."""
+        return self._session or self._open()
+
     async def close(self) -> None:
         """Close every connection. The next `post` would open a new session."""
         session, self._session = self._session, None
