@@ -155,6 +155,15 @@ async def test_the_cost_is_in_the_streams_last_usage(house: House, client: Async
     assert (Decimal(str(extra["cost_usd"])), extra["credits"]) == (Decimal("0.000105"), 0.105)
 
 
+async def test_a_test_key_reaches_the_sandbox(house: House, claude: Claude, client: AsyncAnthropic) -> None:
+    key = await house.caller(test=True)
+    async with client.with_options(api_key=key.secret).messages.stream(
+        model="claude", max_tokens=50, messages=[{"role": "user", "content": "Write 7 words"}]
+    ) as stream:
+        final = await stream.get_final_message()
+    assert (final.usage.output_tokens, claude.asked) == (7, [])
+
+
 # What goes wrong ----------------------------------------------------------------------------------------
 
 

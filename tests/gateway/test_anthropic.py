@@ -136,7 +136,7 @@ def test_a_limit_is_named_and_has_its_wait() -> None:
     "body",
     [
         b'{"type":"error","error":{"type":"overloaded_error","message":"m"}}',
-        b' { "error" : {"message":"\xe2\x80\xa8"} }\n',
+        b' { "type": "error", "error" : {"message":"\xe2\x80\xa8"} }\n',
     ],
 )
 def test_a_refusal_in_its_own_words_passes(body: bytes) -> None:
@@ -144,7 +144,13 @@ def test_a_refusal_in_its_own_words_passes(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "message"), [(b"<html>no", "<html>no"), (b"", "the provider answered 404"), (b"[1]", "[1]")]
+    ("body", "message"),
+    [
+        (b'{"error":{"message":"busy","code":"x"}}', "busy"),
+        (b"<html>no", "<html>no"),
+        (b"", "the provider answered 404"),
+        (b"[1]", "[1]"),
+    ],
 )
 def test_other_refusals_get_its_shape(body: bytes, message: str) -> None:
     said = orjson.loads(AnthropicDialect().refusal(404, body))

@@ -126,3 +126,26 @@ async def test_its_usage_is_read_by_the_meter() -> None:
     usage = meter.reading(200, got.headers).usage
     assert usage is not None
     assert usage.output_tokens == 7
+
+
+async def test_messages_are_said_in_anthropics_words() -> None:
+    asked = {"system": "Be brief.", "messages": [{"role": "user", "content": "Write 30 words"}], "max_tokens": 40}
+    body = await plain(call("messages", **asked))
+    assert len(body["content"][0]["text"].split()) == 30
+    assert (body["usage"]["output_tokens"], body["stop_reason"]) == (30, "end_turn")
+    counted = await plain(call("messages.count_tokens", **asked))
+    assert counted == {"input_tokens": body["usage"]["input_tokens"]}
+
+
+async def test_streamed_messages_obey_their_bound() -> None:
+    asked = call("messages", messages=[{"role": "user", "content": "Write 30 words"}], max_tokens=9, stream=True)
+    place = Candidate(provider="sandbox", kind="sandbox", model="sandbox", card=CARD)
+    provider = SandboxProvider(OPTIONS, Upstream(), meter_for)
+    got = await provider.send(asked, place, 4)
+    meter = provider.meter(asked, got)
+    passed = b"".join([meter.feed(chunk) async for chunk in got.chunks()])
+    reading = meter.reading(200, {})
+    assert reading.usage is not None
+    assert (reading.usage.output_tokens, reading.complete) == (4, True)
+    assert passed.count(b"text_delta") == 4
+    assert meter.finish(None, 0) == b'event: message_stop\ndata: {"type":"message_stop"}\n\n'

@@ -21,6 +21,7 @@ from faregate.gateway.common import (
     refuse_encoding,
     wants_cost,
 )
+from faregate.meter.problems import read_error
 from faregate.ports import Inbound
 
 _TYPES = {
@@ -77,10 +78,12 @@ class AnthropicDialect:
             said = orjson.loads(body)
         except orjson.JSONDecodeError:
             said = None
-        if isinstance(said, dict) and isinstance(said.get("error"), dict):
+        if isinstance(said, dict) and said.get("type") == "error" and isinstance(said.get("error"), dict):
             return body
+        known = read_error(said, status)
         text = body[:MOST_VALUE].decode("utf-8", "replace").strip() or f"the provider answered {status}"
-        return orjson.dumps({"type": "error", "error": {"type": _TYPES.get(status, "api_error"), "message": text}})
+        message = (known.message if known else None) or text
+        return orjson.dumps({"type": "error", "error": {"type": _TYPES.get(status, "api_error"), "message": message}})
 
     def error_event(self, error: Exception) -> bytes:
         known = error if isinstance(error, FaregateError) else FaregateError("the gateway failed")

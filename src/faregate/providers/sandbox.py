@@ -1,6 +1,7 @@
 """Kind `sandbox`: a pretend model inside the process, for demos, test keys and CI. Free of any network.
 
-It speaks OpenAI's wire with honest usage and is a pure function of the request: the same body, the same bytes.
+It speaks OpenAI's wire, and Anthropic's messages, with honest usage and is a pure function of the request: the same
+body, the same bytes.
 "Write 200 words" in the prompt gives 200 tokens (one word is one token); else the request's hash decides. Model
 names with an effect: `sandbox-slow`, `sandbox-error-500`, `sandbox-error-429`, `sandbox-cut` (breaks off).
 """
@@ -18,9 +19,12 @@ from faregate.core.call import Call, Candidate
 from faregate.core.price import PriceCard
 from faregate.errors import UpstreamError
 from faregate.ports import Answer, KeptVerb, Meter
+from faregate.providers.anthropic import rewrite as rewrite_message
 from faregate.providers.openai import PATHS, MeterFactory, ProviderOptions, meter_of, rewrite
 from faregate.providers.pretend import pretend
 from faregate.providers.pretend_media import pretend_media
+from faregate.providers.pretend_messages import ENDPOINTS as MESSAGES
+from faregate.providers.pretend_messages import pretend_message
 from faregate.providers.pretend_responses import pretend_kept, pretend_response
 from faregate.providers.upstream import Upstream
 
@@ -64,10 +68,10 @@ class SandboxProvider:
 
     def serves(self, endpoint: str, model: str) -> bool:
         """What there is a pretence for."""
-        return endpoint in PATHS
+        return endpoint in PATHS or endpoint in MESSAGES
 
     async def send(self, call: Call, candidate: Candidate, output_cap: int | None) -> Answer:
-        """Answer as OpenAI would, from the very body that would go upstream."""
+        """Answer as OpenAI (or Anthropic) would, from the very body that would go upstream."""
         error = _asked_error(candidate.model)
         if error is not None:
             return error
@@ -90,7 +94,7 @@ class SandboxProvider:
         return SandboxAnswer(200, _content_type(False), [said])
 
     def meter(self, call: Call, answer: Answer) -> Meter:
-        """OpenAI's wire, so OpenAI's meter."""
+        """By the endpoint's own wire."""
         return meter_of(self._meter_for, KIND, call, answer)
 
     def reply_headers(self, answer: Answer) -> dict[str, str]:
@@ -145,6 +149,9 @@ class SandboxAnswer:
 
 def _answer(call: Call, candidate: Candidate, output_cap: int | None) -> tuple[str, list[bytes]]:
     """From the very body that would go upstream; of a form from its fields."""
+    if call.endpoint in MESSAGES:
+        asked = orjson.loads(rewrite_message(call, candidate, output_cap))
+        return _content_type(call.stream)["content-type"], pretend_message(call.endpoint, asked)
     sent = call.body if call.form is not None else orjson.loads(rewrite(call, candidate, output_cap))
     media = pretend_media(call.endpoint, sent, call.form)
     if media is not None:
