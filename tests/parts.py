@@ -73,7 +73,9 @@ class StagedPipe(Pipe):
     log: list[str]
     faults: dict[str, list[Fault]]
 
-    async def run(self, name: str, keys: Sequence[str], args: Sequence[Arg], timeout_s: float) -> Any:
+    async def run(
+        self, name: str, keys: Sequence[str], args: Sequence[Arg], timeout_s: float, also: Sequence[str] = ()
+    ) -> Any:
         self.log.append(name)
         fault = self.faults[name].pop(0) if self.faults.get(name) else None
         if fault == "refuse":

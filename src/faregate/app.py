@@ -36,7 +36,7 @@ from faregate.core.estimate import CallEstimator, EstimateSettings
 from faregate.core.ids import uuid7
 from faregate.credits import embedded
 from faregate.credits.gate import GateTiming, RedisGate
-from faregate.credits.pipe import Pipe
+from faregate.credits.store import Store
 from faregate.errors import BookUnavailable, JournalUnavailable, StoreUnavailable
 from faregate.flow import Flow
 from faregate.forwarding import Forwarder
@@ -88,7 +88,7 @@ class Runtime:
     clock: SystemClock = field(default_factory=SystemClock)
     metrics: Metrics = field(init=False)
     ledger: Ledger = field(init=False)
-    pipe: Pipe = field(init=False)
+    pipe: Store = field(init=False)
     gate: RedisGate = field(init=False)
     journal: FileJournal = field(init=False)
     owner: Owner = field(init=False)
@@ -112,7 +112,7 @@ class Runtime:
         timing = settings.timing
         self.metrics = Metrics(self.metrics_dir)
         self.ledger = Ledger(settings.book_url, now_us=self.clock.now_us, clerk=self.clerk)
-        self.pipe = Pipe(redis_url(settings))
+        self.pipe = Store(redis_url(settings))
         self.gate = RedisGate(
             self.pipe,
             self.ledger.book,
@@ -296,11 +296,12 @@ class Runtime:
 
     async def _check_eviction(self) -> None:
         """An evicting Redis would forget holds in silence. INFO, since managed servers refuse CONFIG."""
-        memory: bytes = await self.pipe.command((b"INFO", b"memory"), 1.0)
-        found = re.search(rb"maxmemory_policy:(\S+)", memory)
-        if found and found[1] != b"noeviction":
-            policy = found[1].decode()
-            self.metrics.trouble("eviction", f"Redis evicts keys ({policy}): set maxmemory-policy noeviction")
+        for node in self.pipe.nodes():
+            memory: bytes = await node.command((b"INFO", b"memory"), 1.0)
+            found = re.search(rb"maxmemory_policy:(\S+)", memory)
+            if found and found[1] != b"noeviction":
+                policy = found[1].decode()
+                self.metrics.trouble("eviction", f"Redis evicts keys ({policy}): set maxmemory-policy noeviction")
 
     async def _note(self) -> None:
         """What people look at, now and then: gauges, and when each key was last used."""

@@ -29,7 +29,7 @@ IMPLEMENTED_KINDS: Final = frozenset(
 )
 """What the provider registry of this release can build; the other kinds are known names, and parse."""
 
-REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
+REDIS_SCHEMES: Final = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
 DATABASE_SCHEMES: Final = ("sqlite", "sqlite+aiosqlite", "postgresql", "postgresql+asyncpg", "postgres")
 
 
@@ -61,7 +61,15 @@ def _http_url(value: str) -> str:
 
 
 def _redis_url(value: SecretStr) -> SecretStr:
-    return SecretStr(_url(value.get_secret_value(), REDIS_SCHEMES, host=False))
+    """Clusters and sentinels may be named by several hosts, with commas between them."""
+    url = value.get_secret_value()
+    parts = urlsplit(url)
+    login, _, places = parts.netloc.rpartition("@")
+    for place in places.split(","):
+        _url(parts._replace(netloc=f"{login}@{place}" if login else place).geturl(), REDIS_SCHEMES, host=False)
+    if parts.scheme.endswith("+sentinel") and not parts.path.strip("/"):
+        raise ValueError("must name the service that Sentinel watches: redis+sentinel://host:26379/service")
+    return value
 
 
 def _database_url(value: SecretStr) -> SecretStr:

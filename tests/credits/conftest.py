@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ import pytest
 from faregate.credits import names
 from faregate.credits.embedded import EmbeddedValkey, url
 from faregate.credits.pipe import Pipe
+from faregate.credits.store import Store, slot_of
+from tests.redis_cluster import Cluster, available
 
 TIMEOUT_S = 5.0
 
@@ -36,6 +39,30 @@ async def pipe(valkey: Path) -> AsyncIterator[Pipe]:
     await pipe.close()
 
 
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Three masters with a replica each."""
+    if not available():
+        pytest.skip("Debian's redis-server is not installed")
+    with tempfile.TemporaryDirectory(prefix="fg") as folder:
+        running = Cluster(Path(folder))
+        try:
+            yield running.start()
+        finally:
+            running.stop()
+
+
+@pytest.fixture
+async def store(cluster: Cluster) -> AsyncIterator[Store]:
+    """A connection to an empty cluster."""
+    store = Store(cluster.url)
+    await store.connect()
+    for node in store.nodes():
+        await node.command(("FLUSHALL",), TIMEOUT_S)
+    yield store
+    await store.close()
+
+
 @dataclass
 class Bench:
     """Scripts on account `a` of bucket 7, with everything not under test left at its simplest."""
@@ -43,6 +70,7 @@ class Bench:
     pipe: Pipe
     account: str = "a"
     bucket: int = 7
+    cluster: Cluster | None = None
 
     @property
     def keys(self) -> tuple[str, str, str, str]:
@@ -55,7 +83,7 @@ class Bench:
         return text(await self.pipe.run(script, self.keys if keys is None else keys, args, TIMEOUT_S))
 
     async def command(self, *parts: Any) -> Any:
-        return text(await self.pipe.command(parts, TIMEOUT_S))
+        return text(await self.pipe.at(self.keys[0]).command(parts, TIMEOUT_S))
 
     async def reserve(
         self,
@@ -131,7 +159,10 @@ class Bench:
         return dict(zip(flat[::2], flat[1::2], strict=True))
 
     async def new_epoch(self) -> None:
-        """As after a failover: the data is there, the epoch is another."""
+        """As after a failover: the data is there, the epoch is another. A slot that moves has another one, too."""
+        if self.cluster is not None:
+            await asyncio.to_thread(self.cluster.move_away, slot_of(self.keys[0]))
+            return
         await self.command("REPLICAOF", "127.0.0.1", 1)
         await self.command("REPLICAOF", "NO", "ONE")
 
@@ -143,6 +174,9 @@ def text(reply: Any) -> Any:
     return [text(part) for part in reply] if isinstance(reply, list) else reply
 
 
-@pytest.fixture
-def bench(pipe: Pipe) -> Bench:
-    return Bench(pipe)
+@pytest.fixture(params=["valkey", "cluster"])
+def bench(request: pytest.FixtureRequest) -> Bench:
+    """On one server, and on a cluster."""
+    if request.param == "cluster":
+        return Bench(request.getfixturevalue("store"), cluster=request.getfixturevalue("cluster"))
+    return Bench(request.getfixturevalue("pipe"))

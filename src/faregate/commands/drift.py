@@ -73,14 +73,12 @@ async def accounts_in_gate(pipe: Pipe) -> list[Where]:
 
 async def scan(pipe: Pipe, pattern: str) -> AsyncIterator[str]:
     """Keys that match, each maybe more than once."""
-    cursor: bytes = b"0"
-    while True:
-        reply = await pipe.command((b"SCAN", cursor, b"MATCH", pattern, b"COUNT", _SCAN), WAIT_S)
-        cursor = reply[0]
-        for key in reply[1]:
-            yield key.decode()
-        if cursor == b"0":
-            return
+    for node in pipe.nodes():
+        cursor: bytes | None = None
+        while cursor != b"0":
+            cursor, keys = await node.command((b"SCAN", cursor or 0, b"MATCH", pattern, b"COUNT", _SCAN), WAIT_S)
+            for key in keys:
+                yield key.decode()
 
 
 async def _compare(
@@ -120,7 +118,7 @@ async def look(pipe: Pipe, bucket: int, account: str) -> InGate:
     """One account, in one transaction."""
     gate, acct, holds, _ = hold_keys(bucket, account)
     fields, epoch, texts = await transaction(
-        pipe,
+        pipe.at(gate),
         (b"HMGET", acct, b"posted", b"seq", b"held", b"epoch"),
         (b"HGET", gate, b"epoch"),
         (b"HGETALL", holds),

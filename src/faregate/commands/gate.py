@@ -64,6 +64,6 @@ async def forget(pipe: Pipe) -> int:
     forgotten = 0
     for bucket, keys in sorted(buckets.items()):
         gate = f"{base(bucket)}gate"
-        (deleted,) = await transaction(pipe, (b"DEL", gate, *{*keys} - {gate}))
+        (deleted,) = await transaction(pipe.at(gate), (b"DEL", gate, *{*keys} - {gate}))
         forgotten += int(deleted)
     return forgotten

@@ -22,6 +22,7 @@ from faregate.credits import embedded
 from faregate.credits.gate import GateTiming, RedisGate
 from faregate.credits.names import base, hold_keys
 from faregate.credits.pipe import Pipe
+from faregate.credits.store import Store
 from faregate.errors import ConfigError, InvalidRequest, StoreUnavailable
 from faregate.ledger import schema
 from faregate.ledger.accounts import Account
@@ -82,7 +83,7 @@ async def connected(settings: Settings) -> Pipe | None:
         url = embedded.url(settings.data_dir)
     else:
         return None
-    pipe = Pipe(url)
+    pipe = Store(url)
     try:
         await pipe.connect()
     except StoreUnavailable:

@@ -109,11 +109,14 @@ class RedisGate:
             ask.progress_microcredits,
             ask.meta,
         ]
+        also: list[str] = []
         for limit, start_s, end_s in windows:
             key = names.limit_window(principal.bucket, names.limit_key(limit, start_s))
             args += [key, names.LETTER[limit.kind], limit.max, start_s * 1000, end_s * 1000]
+            also.append(key)
         key_rev = f"{names.base(principal.bucket)}key:{principal.key_id}"
-        reply: list[bytes] = await self._pipe.run("reserve", (*keys, key_rev), args, self._timing.hold_wait_s)
+        wait_s = self._timing.hold_wait_s
+        reply: list[bytes] = await self._pipe.run("reserve", (*keys, key_rev), args, wait_s, also)
         return reply
 
     def _windows(self, principal: Principal) -> list[tuple[Limit, int, int]]:
@@ -187,7 +190,8 @@ class RedisGate:
             until_ms = min(ends[state.key] * 1000, now_ms) + week_ms
             args += [names.limit_window(bucket, state.key), state.used, state.seq, until_ms]
         keys = names.hold_keys(bucket, account_id)
-        if await self._pipe.run("rebuild", keys, args, self._timing.close_wait_s) == b"ok":
+        also = [names.limit_window(bucket, state.key) for state in snapshot.limits]
+        if await self._pipe.run("rebuild", keys, args, self._timing.close_wait_s, also) == b"ok":
             await self._forget_ended(snapshot, bucket)
 
     async def _forget_ended(self, snapshot: Snapshot, bucket: int) -> None:
@@ -279,23 +283,26 @@ class RedisGate:
         args += _absolutes(snapshot)
         for state in snapshot.limits:
             args += _limit_triple(bucket, state)
-        await self._pipe.run("settle", names.hold_keys(bucket, snapshot.account_id), args, self._timing.close_wait_s)
+        keys = names.hold_keys(bucket, snapshot.account_id)
+        also = {names.limit_window(bucket, state.key) for state in snapshot.limits}
+        also.update(names.limit_windows(hold) if hold else ())
+        await self._pipe.run("settle", keys, args, self._timing.close_wait_s, tuple(also))
 
     async def fold(self, hold: Hold, arrears: Hold, charge_microcredits: int, record: bytes) -> BeatAnswer:
         args: tuple[Arg, ...] = (*_pair(hold, arrears), charge_microcredits, self._timing.deadline_ms, record)
-        return _answer(await self._arrears_script("fold", arrears, args))
+        return _answer(await self._arrears_script("fold", hold, arrears, args))
 
     async def unfold(self, hold: Hold, arrears: Hold, snapshot: Snapshot) -> None:
-        await self._arrears_script("unfold", arrears, (*_pair(hold, arrears), *_absolutes(snapshot)))
+        await self._arrears_script("unfold", hold, arrears, (*_pair(hold, arrears), *_absolutes(snapshot)))
 
     async def folded(self, arrears: Hold) -> list[bytes]:
         listed = names.arrears(arrears.bucket, arrears.id)
         reply: list[bytes] = await self._pipe.command((b"HVALS", listed), self._timing.close_wait_s)
         return [item.partition(b"|")[2] for item in reply]
 
-    async def _arrears_script(self, name: str, arrears: Hold, args: tuple[Arg, ...]) -> Any:
+    async def _arrears_script(self, name: str, hold: Hold, arrears: Hold, args: tuple[Arg, ...]) -> Any:
         keys = (*names.hold_keys(arrears.bucket, arrears.account_id), names.arrears(arrears.bucket, arrears.id))
-        return await self._pipe.run(name, keys, args, self._timing.close_wait_s)
+        return await self._pipe.run(name, keys, args, self._timing.close_wait_s, names.limit_windows(hold))
 
     async def epoch(self, bucket: int) -> str:
         """The bucket's epoch."""
@@ -320,9 +327,8 @@ class RedisGate:
         await self._pipe.run("keyrev", (key,), (rev,), self._timing.close_wait_s)
 
     async def _hold_script(self, name: str, hold: Hold, args: tuple[Arg, ...]) -> Any:
-        return await self._pipe.run(
-            name, names.hold_keys(hold.bucket, hold.account_id), args, self._timing.close_wait_s
-        )
+        keys = names.hold_keys(hold.bucket, hold.account_id)
+        return await self._pipe.run(name, keys, args, self._timing.close_wait_s, names.limit_windows(hold))
 
     # Sweeping and looking -------------------------------------------------------------------------------
 

@@ -33,6 +33,11 @@ def limit_window(bucket: int, limit_key: str) -> str:
     return f"{base(bucket)}lim:{limit_key}"
 
 
+def limit_windows(hold: Hold) -> tuple[str, ...]:
+    """The limit windows a hold is counted in."""
+    return tuple([limit_window(hold.bucket, key) for key in hold.limit_keys]) if hold.limit_keys else ()
+
+
 def limit_key(limit: Limit, start_s: int) -> str:
     """A limit's window as records name it."""
     return f"{limit.id}:{start_s}"

@@ -16,8 +16,9 @@ from typing import Any
 
 import hiredis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
+from faregate.credits.endpoints import Address, close_pool, pool_for
 from faregate.credits.scripts import Script, load
 from faregate.errors import StoreUnavailable, StoreUnreached
 
@@ -38,12 +39,18 @@ class _Call:
 
 
 class Pipe:
-    """Scripts on one Redis. `url` is redis://, rediss:// or unix://."""
+    """Scripts on one Redis. `url`: see endpoints.py."""
 
-    def __init__(self, url: str, *, connect_timeout_s: float = 1.0, max_waiting: int = 20_000) -> None:
-        self._pool: ConnectionPool = ConnectionPool.from_url(
-            url, protocol=2, socket_connect_timeout=connect_timeout_s, socket_timeout=None
-        )
+    def __init__(
+        self,
+        url: str,
+        *,
+        address: Address | None = None,
+        connect_timeout_s: float = 1.0,
+        max_waiting: int = 20_000,
+    ) -> None:
+        """`address` instead of the URL's own: another node of its cluster."""
+        self._pool: ConnectionPool = pool_for(url, address, connect_timeout_s)
         self.scripts: dict[str, Script] = load()
         self._max_waiting = max_waiting
         self._connection: AbstractConnection | None = None
@@ -58,19 +65,45 @@ class Pipe:
         self._queued: deque[_Call] = deque()
         self._waiting: deque[_Call] = deque()
 
-    async def run(self, name: str, keys: Sequence[str], args: Sequence[Arg], timeout_s: float) -> Any:
-        """Run a script. Raises StoreUnavailable when no reply came in time."""
-        script = self.scripts[name]
-        call = (b"EVALSHA", script.sha, len(keys), *keys, *args)
+    async def run(
+        self, name: str, keys: Sequence[str], args: Sequence[Arg], timeout_s: float, also: Sequence[str] = ()
+    ) -> Any:
+        """Run a script. Raises StoreUnavailable when no reply came in time.
+
+        `also` names keys that the script finds by its arguments: a cluster has to know of them.
+        """
         try:
-            try:
-                return await self.command(call, timeout_s)
-            except NoScriptError:
-                await self.command((b"SCRIPT", b"LOAD", script.source), timeout_s)
-                return await self.command(call, timeout_s)
+            return await self.script(name, keys, args, timeout_s)
         except ResponseError as error:
-            # READONLY after a failover, OOM, MOVED, ...: the store's trouble, not the caller's.
-            raise StoreUnavailable(f"the credit store refused ({type(error).__name__})", retry_after_s=1) from error
+            raise refused(error) from error
+
+    async def script(
+        self, name: str, keys: Sequence[str], args: Sequence[Arg], timeout_s: float, also: Sequence[str] = ()
+    ) -> Any:
+        """The same with the server's own errors."""
+        script = self.scripts[name]
+        call = (b"EVALSHA", script.sha, len(keys) + len(also), *keys, *also, *args)
+        try:
+            return await self.command(call, timeout_s)
+        except NoScriptError:
+            await self.command((b"SCRIPT", b"LOAD", script.source), timeout_s)
+            return await self.command(call, timeout_s)
+        except ReadOnlyError:
+            self._lost("the credit store is a replica now")  # Whoever is the master, a new connection finds it.
+            raise
+
+    @property
+    def host(self) -> str:
+        """Where it leads."""
+        return str(self._pool.connection_kwargs.get("host", "localhost"))
+
+    def nodes(self) -> Sequence[Pipe]:
+        """Every server that holds a part of the data."""
+        return (self,)
+
+    def at(self, key: str) -> Pipe:
+        """The server that has a key, for commands that belong together."""
+        return self
 
     async def command(self, parts: tuple[Arg, ...], timeout_s: float) -> Any:
         """Send any command. Error replies are raised as redis-py's classes."""
@@ -105,6 +138,7 @@ class Pipe:
         if self._connection is not None:
             await self._connection.disconnect(nowait=True)
             self._connection = None
+        await close_pool(self._pool)
 
     def _tick(self) -> None:
         """One timer for all calls: a time-out of its own for each would cost more than the call."""
@@ -163,6 +197,9 @@ class Pipe:
             self._retry_at = asyncio.get_running_loop().time() + _RECONNECT_S[self._failures]
             self._fail("the credit store is out of reach")
             raise StoreUnavailable("the credit store is out of reach", retry_after_s=1) from error
+        except asyncio.CancelledError:
+            await connection.disconnect(nowait=True)
+            raise
         self._failures = 0
         self._connection = connection
         self._reader = asyncio.create_task(self._read(connection))
@@ -203,6 +240,11 @@ class Pipe:
             _fail(self._waiting.popleft(), StoreUnavailable(why, retry_after_s=1))
         while self._queued:
             _fail(self._queued.popleft(), StoreUnreached(why, retry_after_s=1))
+
+
+def refused(error: ResponseError) -> StoreUnavailable:
+    """READONLY after a failover, OOM, MOVED, ...: the store's trouble, not the caller's."""
+    return StoreUnavailable(f"the credit store refused ({type(error).__name__})", retry_after_s=1)
 
 
 def _fail(call: _Call, error: StoreUnavailable) -> None:
