@@ -288,6 +288,23 @@ async def test_every_kind_of_metric_has_its_price(world: World) -> None:
     assert costs == {Decimal("41.5"), Decimal(18)}  # a search is a request, too
 
 
+@pytest.mark.parametrize(
+    ("picture", "usd"),
+    [
+        ({"size_px": 1024, "quality": "standard"}, "0.16"),  # 1024x1024 or 1024x1792: the dearer one
+        ({"size_px": 1792, "quality": "hd"}, "0.24"),
+        ({"size_px": 77}, "0.24"),
+        ({}, "0.16"),
+    ],
+)
+async def test_a_picture_is_priced_by_its_kind_where_that_has_a_rate(
+    world: World, picture: dict[str, Any], usd: str
+) -> None:
+    usage = metrics("images", generated=2, **picture)
+    record = await priced(world, provider="openai", model="dall-e-3", usage=usage)
+    assert record["estimatedCostUsd"] == Decimal(usd)
+
+
 async def test_custom_metrics_of_any_model_may_stand_on_a_card_of_custom(world: World) -> None:
     usage = [*one()["usage"], *metrics("custom", name="tool_runs", quantity=2)]
     caller = await tenant(world)

@@ -46,6 +46,8 @@ class Counted:
     """A configured provider's name or a kind; "": the model's vendor."""
     public_model: str = ""
     """What it was asked for as, when that is another name."""
+    picture: str | None = None
+    """How the names of rates for such pictures begin: `image:hd:1024x`, when one edge is all that is known."""
     tier: str = "default"
     context: Literal["customer", "system"] = "customer"
     multiplier: Decimal = Decimal(1)
@@ -110,7 +112,7 @@ def record_of(
 
     Raises ModelNotPriced and InvalidRequest (counts that have no price, or one that no account could pay).
     """
-    usage = _fitted(counted.usage, card)
+    usage = _fitted(counted, card)
     cost = _cost(card, usage, counted.tier)
     charge = charge_microcredits(cost.usd, payer.credits_per_usd, payer.markup_percent, counted.multiplier)
     if charge > MAX_MICROCREDITS:
@@ -147,10 +149,17 @@ def record_of(
     )
 
 
-def _fitted(usage: Usage, card: PriceCard) -> Usage:
-    """A use is a request where requests have a price; an image is billed by count or by pixels, not by both."""
+def _fitted(counted: Counted, card: PriceCard) -> Usage:
+    """A use is a request where requests have a price; an image is billed by its kind, by count or by pixels: by one."""
+    usage = counted.usage
     if "request" in card.rates and usage.requests is None:
         usage = replace(usage, requests=1)
+    if usage.images and usage.output_tokens is None and counted.picture is not None:
+        kinds = [name for name in card.rates if name.startswith(counted.picture)]
+        if kinds:
+            dearest = max(kinds, key=card.rates.__getitem__)
+            custom = {**usage.custom, dearest: Decimal(usage.images)}
+            return replace(usage, images=None, pixels=None, custom=custom)
     if usage.pixels is not None and "image" in card.rates:
         usage = replace(usage, pixels=None)
     return usage

@@ -237,6 +237,7 @@ def _counted(item: Transaction, metrics: Mapping[str, Any], kind: str, occurred_
         usage=usage,
         occurred_us=occurred_us,
         endpoint=ENDPOINT,
+        picture=_picture(metrics.get("images")),
         tier=(item.model_tier or "default").lower(),
         attribution=_attribution(item.context),
         raw_usage=encode(item.provider_usage_raw).decode() if item.provider_usage_raw else None,
@@ -260,6 +261,14 @@ def _usage(item: Transaction, metrics: Mapping[str, Any]) -> Usage:
         elif isinstance(part, Custom):
             found["custom"] = {part.name: part.quantity}
     return Usage(**found)
+
+
+def _picture(part: Images | None) -> str | None:
+    """What says which picture it was: its quality and one edge, as far as they are told."""
+    if part is None:
+        return None
+    quality = "standard" if part.quality in (None, "auto") else part.quality
+    return f"image:{quality}:{part.size_px or 1024}x"
 
 
 def _tokens(part: Tokens, *, outside: bool) -> dict[str, int | None]:
