@@ -153,7 +153,7 @@ def _embeddings(body: Mapping[str, object]) -> dict[str, object]:
     packed = body.get("encoding_format") == "base64"
     data = [
         {"object": "embedding", "index": index, "embedding": _pack(vector) if packed else vector}
-        for index, vector in enumerate(_vector(item, size) for item in inputs)
+        for index, vector in enumerate(vector_of(item, size) for item in inputs)
     ]
     tokens = sum(len(item) if isinstance(item, list) else tokens_of(text_of(item)) for item in inputs)
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
@@ -167,7 +167,7 @@ def _inputs(value: object) -> Sequence[object]:
     return [value]
 
 
-def _vector(item: object, size: int) -> list[float]:
+def vector_of(item: object, size: int) -> list[float]:
     """`size` numbers between -1 and 1, exact as 32-bit floats."""
     seed = orjson.dumps(item)
     blocks = b"".join(sha256(seed + bytes([part % 256])).digest() for part in range(size // 32 + 1))

@@ -1,7 +1,7 @@
 """Kind `sandbox`: a pretend model inside the process, for demos, test keys and CI. Free of any network.
 
-It speaks OpenAI's wire, and Anthropic's messages, with honest usage and is a pure function of the request: the same
-body, the same bytes.
+It speaks OpenAI's wire, Anthropic's messages and Gemini's own, with honest usage and is a pure function of the request:
+the same body, the same bytes.
 "Write 200 words" in the prompt gives 200 tokens (one word is one token); else the request's hash decides. Model
 names with an effect: `sandbox-slow`, `sandbox-error-500`, `sandbox-error-429`, `sandbox-cut` (breaks off).
 """
@@ -22,6 +22,8 @@ from faregate.ports import Answer, KeptVerb, Meter
 from faregate.providers.anthropic import rewrite as rewrite_message
 from faregate.providers.openai import PATHS, MeterFactory, ProviderOptions, meter_of, rewrite
 from faregate.providers.pretend import pretend
+from faregate.providers.pretend_gemini import ENDPOINTS as GEMINI
+from faregate.providers.pretend_gemini import pretend_gemini
 from faregate.providers.pretend_media import pretend_media
 from faregate.providers.pretend_messages import ENDPOINTS as MESSAGES
 from faregate.providers.pretend_messages import pretend_message
@@ -68,10 +70,10 @@ class SandboxProvider:
 
     def serves(self, endpoint: str, model: str) -> bool:
         """What there is a pretence for."""
-        return endpoint in PATHS or endpoint in MESSAGES
+        return endpoint in PATHS or endpoint in MESSAGES or endpoint in GEMINI
 
     async def send(self, call: Call, candidate: Candidate, output_cap: int | None) -> Answer:
-        """Answer as OpenAI (or Anthropic) would, from the very body that would go upstream."""
+        """Answer as its provider would, from the very body that would go upstream."""
         error = _asked_error(candidate.model)
         if error is not None:
             return error
@@ -95,6 +97,10 @@ class SandboxProvider:
 
     def meter(self, call: Call, answer: Answer) -> Meter:
         """By the endpoint's own wire."""
+        if call.endpoint in GEMINI:
+            stream = call.stream and answer.status < 400
+            framing = "json-array" if stream and "alt" not in call.query else None
+            return self._meter_for(KIND, call.endpoint, stream=stream, wants_cost=call.wants_cost, framing=framing)
         return meter_of(self._meter_for, KIND, call, answer)
 
     def reply_headers(self, answer: Answer) -> dict[str, str]:
@@ -152,6 +158,8 @@ def _answer(call: Call, candidate: Candidate, output_cap: int | None) -> tuple[s
     if call.endpoint in MESSAGES:
         asked = orjson.loads(rewrite_message(call, candidate, output_cap))
         return _content_type(call.stream)["content-type"], pretend_message(call.endpoint, asked)
+    if call.endpoint in GEMINI:
+        return pretend_gemini(call, candidate.model, output_cap)
     sent = call.body if call.form is not None else orjson.loads(rewrite(call, candidate, output_cap))
     media = pretend_media(call.endpoint, sent, call.form)
     if media is not None:
