@@ -22,6 +22,7 @@ import pytest
 from openai import APIStatusError, OpenAI
 
 from faregate import cli, serving
+from faregate.commands.remote import Api
 from faregate.credits.embedded import EmbeddedValkey
 from faregate.errors import ConfigError
 from faregate.settings import child_environment
@@ -177,6 +178,16 @@ def test_plans_are_made_assigned_and_archived(demo: Running, ask: Ask, over_http
     assert plan["id"] in [each["id"] for each in ask("plans", "list", *at)]
     assert cli.main(["plans", "assign", name, plan["id"], *at]) == 2
     assert cli.main(["plans", "create", "gold", "1", "year", *at]) == 2
+
+
+@pytest.mark.parametrize("over_http", [False, True])
+def test_cards_made_over_the_api_are_listed(demo: Running, ask: Ask, over_http: bool) -> None:
+    key = noted(demo)["admin_key"]
+    at = ("--url", demo.url, "--key", key) if over_http else ()
+    card = {"provider": "custom", "model": f"box-{over_http}", "per_unit": {"gpu_minutes": "0.02"}}
+    made = Api(demo.url, key, direct=True).post("/v1/admin/prices", card)["price"]
+    (row,) = [row for row in ask("prices", "list", *at) if row["id"] == made["id"]]
+    assert (row["model"], row["rates"], row["organizationId"]) == (card["model"], "gpu_minutes 0.02", None)
 
 
 def status_of(client: OpenAI) -> int:

@@ -14,7 +14,7 @@ from faregate.auth.scopes import parse_models, parse_scopes
 from faregate.clock import SystemClock
 from faregate.commands.local_plans import LocalPlans
 from faregate.commands.local_reservations import LocalReservations
-from faregate.commands.shapes import account_json, hold_json, key_json, totals_json, usage_json
+from faregate.commands.shapes import account_json, hold_json, key_json, price_row, totals_json, usage_json
 from faregate.commands.shared import microseconds, moment_text, parse_moment
 from faregate.core.call import Snapshot, bucket_of
 from faregate.core.money import credits, parse_credits, parse_decimal
@@ -28,6 +28,7 @@ from faregate.ledger import schema
 from faregate.ledger.accounts import Account
 from faregate.ledger.keys import KeyFacts, KeyInfo
 from faregate.ledger.organizations import BOOTSTRAP_ORGANIZATION_ID
+from faregate.ledger.prices import StoredPrice
 from faregate.ledger.queries import Ledger
 from faregate.ledger.summary import GroupBy
 from faregate.ledger.usage import UsageFilter
@@ -195,6 +196,16 @@ class LocalDesk:
         shown, snapshot = await LocalPlans(self._ledger).assign(account, body)
         await self._settle(account, snapshot)
         return shown
+
+    async def prices(self, organization: str | None) -> Sequence[Any]:
+        whose = None if organization is None else await self._organization(organization)
+        found: list[StoredPrice] = []
+        while True:
+            after = found[-1].id if found else None
+            page = await self._ledger.prices.list(whose, every=whose is None, limit=_PAGE, after=after)
+            found += page
+            if len(page) < _PAGE:
+                return [price_row(price) for price in found]
 
     async def grant(self, organization: str | None, reference: str, body: Mapping[str, Any]) -> Any:
         account = await self._ledger.accounts.get(await self._organization(organization), reference)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 import typer
 
 from faregate.commands.catalog import configured_catalog
-from faregate.commands.options import AsJson, Config
-from faregate.commands.shared import show
+from faregate.commands.desk import desk
+from faregate.commands.options import AsJson, Config, Key, Organization, Url
+from faregate.commands.shared import run, show
 from faregate.core.money import plain
 from faregate.core.price import PriceCard
 from faregate.errors import ModelNotPriced
@@ -18,7 +19,11 @@ from faregate.pricing.entries import TOKEN_CLASSES
 from faregate.pricing.listing import listing
 from faregate.settings import load
 
-app = typer.Typer(help="Show what a model costs, and why.", rich_markup_mode=None, add_completion=False)
+app = typer.Typer(
+    help="Show what a model costs, and why; list the cards made over the API.",
+    rich_markup_mode=None,
+    add_completion=False,
+)
 
 COLUMNS = {
     "provider": "provider",
@@ -31,9 +36,15 @@ COLUMNS = {
 }
 
 
-@app.callback()
-def _group() -> None:
-    """Keeps `show` a command of its own."""
+CARDS = {
+    "id": "id",
+    "organizationId": "organization",
+    "provider": "provider",
+    "model": "model",
+    "tier": "tier",
+    "rates": "USD (per million, or per unit)",
+    "effective_from": "in force from",
+}
 
 
 @app.command("show")
@@ -43,7 +54,10 @@ def show_price(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the price card in force now: every rate, and where it comes from."""
+    """Show the price card of the configuration in force now: every rate, and where it comes from.
+
+    Cards made over the API come before it: see `faregate prices list`.
+    """
     catalog = configured_catalog(load(config))
     now_us = time.time_ns() // 1000
     found = listing(catalog, provider=provider, model_id=model, now_us=now_us)
@@ -53,6 +67,29 @@ def show_price(
     if not cards:
         raise ModelNotPriced(f"no price for {model}{f' at {provider}' if provider else ''}", param="model")
     show([row for seller, card in cards for row in _rows(seller, card)], COLUMNS, as_json=as_json)
+
+
+@app.command("list")
+def list_(
+    organization: Organization = None,
+    config: Config = None,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the price cards that were made over the API, oldest first."""
+
+    async def work() -> None:
+        async with desk(config, url, key) as at:
+            rows = [{**row, "rates": _rates(row)} for row in await at.prices(organization)]
+            show(rows, CARDS, as_json=as_json)
+
+    run(work())
+
+
+def _rates(row: Mapping[str, Any]) -> str:
+    named = {**(row.get("per_million") or {}), **(row.get("per_unit") or {})}
+    return ", ".join(f"{name} {rate}" for name, rate in named.items())
 
 
 def _rows(seller: str, card: PriceCard) -> Iterator[dict[str, object]]:

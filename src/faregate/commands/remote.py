@@ -150,6 +150,9 @@ class RemoteDesk:
         assigned = self._api.post("/v1/accounts/plans/assign", {**body, **named})["plans"][0]
         return {name: value for name, value in assigned.items() if name != "plan"}
 
+    async def prices(self, organization: str | None) -> Any:
+        return self._pages("/v1/admin/prices", "prices", organizationId=organization)
+
     async def grant(self, organization: str | None, reference: str, body: Mapping[str, Any]) -> Any:
         named = {"accountId": reference, "organizationId": organization}
         granted = self._api.post("/v1/accounts/credits/add", {**body, **named})

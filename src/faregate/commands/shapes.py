@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from decimal import Decimal
 from uuid import UUID
 
 from faregate.auth.limits import limit_json
@@ -14,6 +16,7 @@ from faregate.credits.gate import parse_hold
 from faregate.ledger.accounts import Account
 from faregate.ledger.keys import KeyInfo
 from faregate.ledger.plans import Assignment, Plan
+from faregate.ledger.prices import StoredPrice
 from faregate.ledger.summary import Totals
 from faregate.ledger.usage import UsageRecord
 
@@ -77,6 +80,17 @@ def assignment_json(assignment: Assignment, now_us: int) -> dict[str, object]:
         "active": assignment.active_at(now_us),
         "startedAt": moment_text(assignment.started_us),
         "expiresAt": moment_text(assignment.expires_us),
+    }
+
+
+def price_row(price: StoredPrice) -> dict[str, object]:
+    """A price card as the API's list shows it."""
+    return {
+        "id": price.id,
+        "organizationId": price.organization_id,
+        **json.loads(price.body, parse_float=Decimal),
+        "effective_from": moment_text(price.effective_us) if price.effective_us else None,
+        "createdAt": moment_text(price.created_us),
     }
 
 

@@ -69,6 +69,8 @@ class _Part(BaseModel):
 
 
 class Tokens(_Part):
+    """Totals, and what lies inside them."""
+
     input_tokens: Count
     output_tokens: Count
     total_tokens: Count | None = None
@@ -82,27 +84,37 @@ class Tokens(_Part):
 
 
 class Images(_Part):
+    """Pictures made; `size_px` is one edge."""
+
     generated: Count
     size_px: Annotated[int, Field(ge=1, le=100_000)] | None = None
     quality: Label | None = None
 
 
 class Audio(_Part):
+    """Either its length or the characters spoken."""
+
     seconds: Quantity | None = None
     characters: Count | None = None
 
 
 class Video(_Part):
+    """Its length."""
+
     seconds: Quantity
     resolution: Label | None = None
 
 
 class Requests(_Part):
+    """Calls, or searches of a kind."""
+
     count: Count
     request_type: Label | None = None
 
 
 class Custom(_Part):
+    """A metric of the organization's own."""
+
     name: Annotated[str, Field(pattern=r"^[A-Za-z][\w.:-]{0,63}$")]
     quantity: Quantity
     unit: Label | None = None
