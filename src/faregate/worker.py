@@ -44,6 +44,7 @@ def main(task: dict[str, Any]) -> int:
         http=CorkedProtocol,
         ws=upgraded,  # type: ignore[arg-type]  # called like a class
         ws_max_size=MOST_FRAME_BYTES,
+        ws_per_message_deflate=False,
         lifespan="on",
         log_config=None,
         access_log=False,

@@ -90,3 +90,16 @@ async def test_a_get_after_the_kill_corrects_it_at_once(gateway: Gateway, keeper
     got = await ask(gateway, "GET", f"/v1/responses/{made['id']}")
     assert got.json()["status"] == "completed"
     assert sum(charge for _, charge in booked(gateway)) == FARE
+
+
+async def test_a_stop_leaves_it_to_the_next_start(gateway: Gateway, keeper: Keeper) -> None:
+    await ask(gateway, "POST", "/v1/responses", model="m", input="hi", background=True)
+    assert await asyncio.to_thread(gateway.stop) == 0
+    keeper.polls = 0
+    await asyncio.to_thread(gateway.start)
+
+    async def corrected() -> bool:
+        return sum(charge for _, charge in booked(gateway)) == FARE
+
+    await eventually(corrected, 15)
+    assert await asyncio.to_thread(audit, f"sqlite:///{gateway.data_dir}/faregate.db") == []

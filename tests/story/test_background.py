@@ -7,6 +7,8 @@ import asyncio
 import httpx
 import pytest
 
+from faregate.background import Background
+from faregate.ledger.responses import Responses
 from tests.story.house import CREDIT, HEARTBEAT_S, INPUT, OUTPUT, Caller, House, events, eventually
 from tests.upstreams.keeper import Keeper
 
@@ -192,6 +194,37 @@ async def test_a_background_stream_that_breaks_is_polled_to_its_end(kept: House,
     keeper.fault = ""
     await eventually(kept.records)
     assert (await kept.record()).charge_microcredits == FARE
+
+
+async def test_one_that_tells_no_usage_is_estimated(kept: House, keeper: Keeper) -> None:
+    keeper.usage = None
+    await create(kept, background=True)
+    await eventually(kept.records)
+    record = await kept.record()
+    assert (record.estimated, record.outcome) == (True, "no_usage")
+    assert record.charge_microcredits > 0
+
+
+async def test_another_process_that_sees_its_end_charges_it(kept: House, keeper: Keeper) -> None:
+    keeper.polls = 1_000_000
+    made = (await create(kept, background=True)).json()["id"]
+    runtime = kept.runtime
+    sibling = Background(
+        owner=runtime.owner,
+        book=runtime.ledger.book,
+        gate=runtime.gate,
+        store=Responses(runtime.ledger.database, "sibling"),
+        providers=runtime.background._providers,
+        clock=runtime.clock,
+        events=runtime.metrics,
+    )
+    principal = await runtime.keys.authenticate(kept.me.secret)
+    found = await sibling.find(principal, made)
+    keeper.polls = 0
+    await sibling.look(found)
+    assert [one.charge_microcredits for one in await kept.records()] == [FARE]
+    await kept.settled()
+    assert await kept.balance() == 1000 * CREDIT - FARE
 
 
 async def test_the_sandbox_runs_in_the_background_too(kept: House) -> None:

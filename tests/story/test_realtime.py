@@ -288,3 +288,51 @@ async def test_a_revoked_key_gets_no_further_response(talk: House) -> None:
 
 async def _holds_nothing(house: House) -> bool:
     return not await house.holds()
+
+
+async def test_a_limit_refuses_one_response_and_the_session_goes_on(talk: House, talker: Talker) -> None:
+    caller = await talk.caller(limits=[{"kind": "requests", "window": "hour", "max": 1}])
+    async with line(talk, by=caller) as one:
+        await one.say("response.create")
+        await one.until("response.done")
+        await one.say("response.create", event_id="second")
+        error = (await one.until("error"))["error"]
+        assert (error["code"], error["event_id"]) == ("limit_exceeded", "second")
+        await one.say("input_audio_buffer.clear")
+        await eventually(lambda: _heard(talker, "input_audio_buffer.clear"))
+    assert (await talk.record(caller)).charge_microcredits == FARE
+
+
+async def test_a_lost_hold_ends_the_session(talk: House, talker: Talker) -> None:
+    talker.hang = True
+    async with line(talk) as one:
+        await one.say("response.create")
+        await one.until("response.output_text.delta")
+        (held,) = talk.runtime.owner._live.values()
+        talk.runtime.owner._cut(held)
+        assert (await one.until("error"))["error"]["code"] == "store_unavailable"
+        assert await one.closed() == 1011
+    assert (await talk.record()).estimated
+
+
+async def test_only_so_many_responses_at_a_time(talk: House, talker: Talker) -> None:
+    talker.hang = True
+    async with line(talk) as one:
+        for _ in range(9):
+            await one.say("response.create", response={"max_output_tokens": 10})
+        assert (await one.until("error"))["error"]["code"] == "invalid_request"
+        assert talker.kinds() == ["response.create"] * 8
+    await talk.settled()
+    assert len(await talk.records()) == 8
+
+
+async def test_a_doubled_key_goes_out_once(talk: House, talker: Talker) -> None:
+    async with line(talk) as one:
+        await one.socket.send('{"type":"response.cancel","type":"response.create"}')
+        await one.until("response.done")
+    assert talker.frames == ['{"type":"response.create"}']
+    assert (await talk.record()).charge_microcredits == FARE
+
+
+async def _heard(talker: Talker, kind: str) -> bool:
+    return kind in talker.kinds()

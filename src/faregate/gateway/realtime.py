@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
@@ -58,7 +59,8 @@ class RealtimeEndpoint:
         if _PROTOCOL in scope.get("subprotocols", ()):
             accepted["subprotocol"] = _PROTOCOL
         client = AsgiSocket(receive, send)
-        await client.say(accepted)
+        with suppress(ClientGone):  # The session will hear of it, and end as it should.
+            await client.say(accepted)
         await session.run(client)
 
 

@@ -86,7 +86,7 @@ class Fares:
 
     async def begin(self) -> None:
         """The first hold, before there is a connection. Raises what a hold raises."""
-        self._standby = await self.take(None, 1)
+        self._standby = await self.take(None, _FIRST_TOKENS)
 
     async def take(self, bound: int | None, tokens: int, *, whole: bool = False) -> Turn:
         """A hold for one response of at most `bound` output on so much input; `whole`: its worst case or nothing.
@@ -97,7 +97,7 @@ class Fares:
         estimate = self._parts.estimator.estimate(call, (self.candidate,), self._principal)
         ready, self._standby = self._standby, None
         if ready is not None:
-            if _covers(ready.held, estimate):
+            if _covers(ready.held, estimate) or (not whole and self._is_what_there_is(ready, call, estimate)):
                 return self._turn(call, estimate, ready.held)
             await self._parts.owner.release(ready.held)
         return self._turn(call, estimate, await self._reserve(call, estimate, whole=whole))
@@ -174,15 +174,14 @@ class Fares:
         if found is None:
             self._parts.events.trouble("unpriced", f"transcription by {model}")
             found = self.candidate
-        call = replace(self._asked(None, 0), model=found.model)
-        estimate = self._parts.estimator.estimate(call, (found,), self._principal)
-        intent = self._parts.flow.intent(call, self._principal, found, estimate, self._parts.clock.now_us())
+        call = replace(self._asked(None, 0), model=found.model, endpoint="audio.transcriptions")
+        intent = self._parts.flow.intent(call, self._principal, found, _KNOWN, self._parts.clock.now_us())
         outcome = Outcome(status=200, reading=reading)
-        finished = finished_record(intent, outcome, call, found, estimate, self._principal)
+        finished = finished_record(intent, outcome, call, found, _KNOWN, self._principal)
         if finished is None:
             return
         try:
-            held = await self._force(call, estimate, finished[0].charge_microcredits)
+            held = await self._force(call, _KNOWN, finished[0].charge_microcredits)
             await self._parts.owner.forward(held)
         except StoreUnavailable:
             await self._without_gate(finished[0])
@@ -190,6 +189,13 @@ class Fares:
         record = replace(finished[0], limit_keys=held.intent.limit_keys)
         await self._parts.owner.settle(held, record)
         self._parts.events.call_ended(record, 0.0)
+
+    def _is_what_there_is(self, ready: Turn, call: Call, estimate: Estimate) -> bool:
+        """A hold that was lowered for want of credits, and still is worth a response: asking again gets no more."""
+        if ready.held.lost or _covers(ready.held, ready.estimate):
+            return False
+        cap = self._parts.estimator.output_cap(call, (self.candidate,), self._principal, estimate, ready.held.hold)
+        return cap is not None and cap >= estimate.floor_output_tokens
 
     # What they are made of ------------------------------------------------------------------------------
 
@@ -234,6 +240,21 @@ class Fares:
 
     def _turn(self, call: Call, estimate: Estimate, held: Held) -> Turn:
         return Turn(replace(call, id=held.hold.id), estimate, held, self._parts.clock.monotonic())
+
+
+_FIRST_TOKENS = 512
+"""What a first response may have as input without asking for another hold (which would count as another request)."""
+_KNOWN = Estimate(
+    input_tokens=0,
+    output_tokens=0,
+    choices=1,
+    floor_output_tokens=0,
+    want_microcredits=0,
+    floor_microcredits=0,
+    input_microcredits=0,
+    cappable=False,
+)
+"""Nothing has to be guessed of what was counted already."""
 
 
 def _covers(held: Held, estimate: Estimate) -> bool:
