@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -192,6 +192,9 @@ class House:
 
     def candidates(self, model: str, *, endpoint: str, principal: Principal, now_us: int) -> tuple[Candidate, ...]:
         return tuple(self._candidate(place.name) for place in (self.up, self.down))
+
+    def with_models(self, candidate: Candidate, models: Iterable[str], principal: Principal, now_us: int) -> Candidate:
+        return candidate
 
     def _candidate(self, name: str) -> Candidate:
         rates = {"input": M * self.rates[name], "output": 2 * M * self.rates[name]}

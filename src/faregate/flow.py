@@ -139,7 +139,7 @@ class Flow:
             inside.held.intent,
             attempt.outcome(),
             inside.call,
-            attempt.candidate,
+            self._with_models(inside, attempt),
             inside.estimate,
             inside.principal,
             duration_ms=int(duration_s * 1000),
@@ -173,6 +173,14 @@ class Flow:
                 headers["content-type"] = "application/json"
             await reply.start(attempt.answer.status, headers | {"content-length": str(len(rest))})
         await reply.finish(rest if failed is None else rest + dialect.error_event(failed))
+
+    def _with_models(self, inside: Admission, attempt: Attempt) -> Candidate:
+        """Who is to be paid: with the prices of when the call came."""
+        used = attempt.reading().per_model
+        if not used:
+            return attempt.candidate
+        admitted_us = inside.held.intent.occurred_at_us
+        return self._router.with_models(attempt.candidate, used, inside.principal, admitted_us)
 
     # What the steps are made of -------------------------------------------------------------------------
 

@@ -67,6 +67,10 @@ class Router(Protocol):
         """In order of preference, each priced. Raises ModelNotFound, ModelNotPriced, PermissionDenied."""
         ...
 
+    def with_models(self, candidate: Candidate, models: Iterable[str], principal: Principal, now_us: int) -> Candidate:
+        """The candidate, with the cards of those other models that the provider says it used."""
+        ...
+
 
 # The journal --------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from tests.contract.claude import KEY, MODEL
 from tests.contract.claude import claude as claude
 from tests.contract.claude import house as house
+from tests.story.conftest import Open
 from tests.story.house import CREDIT, House
 from tests.upstreams.claude import Claude, Turn
 
@@ -294,3 +295,19 @@ async def test_an_answer_that_makes_no_sense_is_a_502(house: House, claude: Clau
         await ask(client)
     assert (caught.value.status_code, caught.value.code) == (502, "upstream_error")
     await house.settled()
+
+
+async def test_another_language_takes_over(open_house: Open, claude: Claude) -> None:
+    """Fallbacks cross the languages, both ways; the charge is that of the one that answered."""
+    up = {"kind": "anthropic", "base_url": claude.url, "api_key": KEY}
+    prices = '- {provider: "*", model: "*", per_million: {input: 1, output: 2}, max_output_tokens: 1000}'
+    models = {"smart": ["up/claude-sonnet-4-5", "bare/m"], "fast": ["bare/broken", "up/claude-sonnet-4-5"]}
+    house = await open_house(providers__up=up, prices=prices, models=models)
+    claude.turns = [Turn(status=529, error=("overloaded_error", "busy"))]
+    async with AsyncOpenAI(base_url=house.url + "/v1", api_key=house.me.secret, max_retries=0) as client:
+        smart = await client.chat.completions.create(model="smart", messages=HI, max_tokens=50)
+        fast = await client.chat.completions.create(model="fast", messages=HI, max_tokens=50)
+    assert (smart.choices[0].message.content, fast.choices[0].message.content) == (" word" * 5, "hello there")
+    await house.settled()
+    assert [record.provider_kind for record in await house.records()] == ["anthropic", "openai"]
+    assert await house.balance() == 1000 * CREDIT - 2 * (10 + 2 * 5) * 1000

@@ -339,3 +339,24 @@ def test_a_zero_record_is_an_actual_that_counts_nowhere() -> None:
 def test_usage_is_recorded_without_its_unknowns() -> None:
     usage = Usage(input_tokens=0, audio_seconds=Decimal("1E+1"), custom={"x": Decimal("0.50")})
     assert usage_fields(usage) == {"input_tokens": 0, "audio_seconds": "10", "custom": {"x": "0.50"}}
+
+
+def test_each_model_that_was_used_is_paid_at_its_own_rates() -> None:
+    advisor = replace(CARD, id="x", model="clever", rates={"input": 5 * M, "output": 50 * M})
+    parts = {"m-1": Usage(input_tokens=10, output_tokens=4), "clever": Usage(input_tokens=7, output_tokens=3)}
+    reading = Reading(usage=Usage(input_tokens=17, output_tokens=7), complete=True, per_model=parts)
+    place = replace(PLACE, also={"clever": advisor})
+    found = finished_record(INTENT, Outcome(status=200, reading=reading), CALL, place, BOUND, WHO)
+    assert found is not None
+    record, cost = found
+    assert cost.usd == (10 + 2 * 4 + 5 * 7 + 50 * 3) * M
+    assert [line[0] for line in record.lines] == ["input", "output", "input (clever)", "output (clever)"]
+    assert record.usage == {"input_tokens": 17, "output_tokens": 7}
+
+
+def test_without_a_card_of_its_own_a_model_is_paid_as_the_one_that_was_asked() -> None:
+    parts = {"m-1": Usage(input_tokens=10, output_tokens=4), "odd": Usage(input_tokens=7, output_tokens=3)}
+    reading = Reading(usage=Usage(input_tokens=17, output_tokens=7), complete=True, per_model=parts)
+    found = finished_record(INTENT, Outcome(status=200, reading=reading), CALL, PLACE, BOUND, WHO)
+    assert found is not None
+    assert found[1].usd == (17 + 2 * 7) * M

@@ -121,3 +121,13 @@ def test_a_place_that_does_not_serve_the_endpoint_is_skipped_and_none_left_is_sa
     assert [one.provider for one in found] == ["my-llm"]
     with pytest.raises(InvalidRequest, match=r"cannot be called at chat\.completions"):
         able.candidates("openai/gpt-4.1-mini", endpoint="chat.completions", principal=PRINCIPAL, now_us=0)
+
+
+def test_other_models_that_were_used_have_their_own_cards_and_dated_names_do_not() -> None:
+    (asked,) = ROUTER.candidates("my-llm/opus-4", endpoint="messages", principal=PRINCIPAL, now_us=0)
+    used = ["opus-4", "opus-4-20260101", "opus-4-5", "haiku", "gpt-new"]
+    found = ROUTER.with_models(asked, used, PRINCIPAL, 0)
+    assert {name: card.id for name, card in found.also.items()} == {
+        "opus-4-5": "my-llm:opus-4-5",
+        "haiku": "my-llm:haiku",
+    }

@@ -161,6 +161,24 @@ async def test_every_byte_goes_both_ways(open_house: Open, claude: Claude) -> No
     assert got.content == b"".join(events(claude.turn, "coder"))
 
 
+async def test_an_advisor_is_paid_at_its_own_rates(open_house: Open, claude: Claude) -> None:
+    up = {"kind": "anthropic", "base_url": claude.url, "api_key": KEY}
+    prices = """
+- {provider: up, model: small, per_million: {input: 1, output: 5}, max_output_tokens: 8192}
+- {provider: up, model: clever, per_million: {input: 5, output: 25}, max_output_tokens: 8192}
+"""
+    house = await open_house(providers__up=up, prices=prices)
+    own, advice = {"input_tokens": 100, "output_tokens": 20}, {"input_tokens": 900, "output_tokens": 300}
+    steps = [{"type": "message", **own}, {"type": "advisor_message", "model": "clever", **advice}]
+    claude.turn = Turn(usage={**own, "iterations": steps})
+    body = {"model": "up/small", "max_tokens": 500, "messages": begin()}
+    got = await house.http.post("/v1/messages", json=body, headers={"anthropic-beta": "advisor-tool-2026-03-01"})
+    record = await house.record()
+    assert got.status_code == 200
+    assert record.cost_usd == (100 * 1 + 20 * 5 + 900 * 5 + 300 * 25) * USD
+    assert (record.usage["input_tokens"], record.usage["output_tokens"]) == (1000, 320)
+
+
 async def test_agents_side_by_side(house: House, claude: Claude, agent: AsyncAnthropic) -> None:
     claude.turn = turn(3)
     rich = await house.caller(10_000 * CREDIT)

@@ -126,6 +126,8 @@ class Candidate:
     model: str
     """The upstream model name."""
     card: PriceCard
+    also: Mapping[str, PriceCard] = field(default_factory=dict)
+    """Cards of other models that the provider says it used for the call (an advisor, a fallback of its own)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ an explicit zero                        a value, not "missing"
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from operator import attrgetter
@@ -16,8 +17,8 @@ from typing import Literal
 from faregate.core.asks.media import picture_pixels, picture_rate
 from faregate.core.call import Call, Candidate, Estimate, Principal, Record
 from faregate.core.money import MAX_MICROCREDITS, charge_microcredits
-from faregate.core.price import Cost
-from faregate.core.pricing import line, price
+from faregate.core.price import Cost, PriceCard, PriceLine
+from faregate.core.pricing import line, price, total
 from faregate.core.usage import MOST_TOKENS, Reading, Usage
 from faregate.errors import FaregateError
 
@@ -260,16 +261,36 @@ def _by_card(usage: Usage, call: Call, candidate: Candidate) -> Usage:
 
 def _priced(candidate: Candidate, usage: Usage, reading: Reading) -> Cost:
     """On the tier, speed and geography that were served."""
+    if candidate.also and reading.per_model and usage is reading.usage and reading.provider_cost_usd is None:
+        return _priced_apart(candidate, reading.per_model, reading)
     if "request" in candidate.card.rates and usage.requests is None:
         usage = replace(usage, requests=1)
+    return _on_card(candidate.card, usage, reading)
+
+
+def _on_card(card: PriceCard, usage: Usage, reading: Reading) -> Cost:
     return price(
-        candidate.card,
+        card,
         usage,
         tier=TIERS.get(reading.service_tier or "", "default"),
         speed=reading.speed,
         geo=reading.inference_geo,
         provider_cost_usd=reading.provider_cost_usd,
     )
+
+
+def _priced_apart(candidate: Candidate, parts: Mapping[str, Usage], reading: Reading) -> Cost:
+    """Each model's part at its own rates; its lines name it."""
+    lines: tuple[PriceLine, ...] = ()
+    unpriced: tuple[str, ...] = ()
+    tier = "default"
+    for model, usage in parts.items():
+        other = candidate.also.get(model)
+        cost = _on_card(other or candidate.card, usage, reading)
+        lines += tuple([replace(one, item=f"{one.item} ({model})") for one in cost.lines]) if other else cost.lines
+        unpriced += cost.unpriced
+        tier = tier if other else cost.tier
+    return Cost(usd=total(lines), lines=lines, tier=tier, unpriced=unpriced)
 
 
 def _word(outcome: Outcome) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from faregate.core.call import Candidate, Principal
@@ -11,6 +12,9 @@ from faregate.core.price import PriceCard
 from faregate.errors import ConfigError, InvalidRequest, ModelNotFound, ModelNotPriced, PermissionDenied
 from faregate.providers.sandbox import CARD as SANDBOX_CARD
 from faregate.providers.sandbox import KIND as SANDBOX
+
+_DATED = re.compile(r"(-\d{8})?")
+"""What a provider's own name for a model may have behind it."""
 
 
 class CardLookup(Protocol):
@@ -73,6 +77,21 @@ class ModelRouter:
         if not able:
             raise InvalidRequest(f"the model {model!r} cannot be called at {endpoint}", param="model")
         return able
+
+    def with_models(self, candidate: Candidate, models: Iterable[str], principal: Principal, now_us: int) -> Candidate:
+        """A dated name of the candidate's own model is on its card; so is what has no card of its own."""
+        found = {}
+        for model in models:
+            card = self._card(
+                provider=candidate.provider,
+                kind=candidate.kind,
+                model=model,
+                organization_id=principal.organization_id,
+                now_us=now_us,
+            )
+            if card is not None and not _DATED.fullmatch(model.removeprefix(candidate.model)):
+                found[model] = card
+        return replace(candidate, also=found)
 
     def listing(self, principal: Principal, now_us: int) -> tuple[Listed, ...]:
         """The public names the key may call that have a price, in the configuration's order."""
