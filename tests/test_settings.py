@@ -329,7 +329,9 @@ def test_only_implemented_kinds_are_found() -> None:
     assert set(load(None, environ).providers) == kinds & IMPLEMENTED_KINDS
 
 
-@pytest.mark.parametrize(("kind", "variable"), [("deepseek", "DEEPSEEK_API_KEY"), ("xai", "XAI_API_KEY")])
+@pytest.mark.parametrize(
+    ("kind", "variable"), [("deepseek", "DEEPSEEK_API_KEY"), ("gemini", "GEMINI_API_KEY"), ("xai", "XAI_API_KEY")]
+)
 def test_a_key_alone_configures_a_provider(kind: str, variable: str) -> None:
     (provider,) = load(None, {variable: " k \n"}).providers.values()
     assert (provider.kind, provider.api_key) == (kind, SecretStr("k"))

@@ -242,6 +242,13 @@ async def test_a_client_that_leaves_pays_for_all_of_it(house: House, google: Goo
     assert (record.outcome, record.cost_usd) == ("client_gone", PAID)
 
 
+async def test_a_low_balance_lowers_the_bound(house: House, google: Google) -> None:
+    poor = await house.caller(balance=1_500_000)
+    google.compat = [whole({"content": "ok"})]
+    got = await house.call(MODEL, by=poor, max_completion_tokens=60_000)
+    assert google.requests[0].json["max_tokens"] == int(got.headers["x-faregate-output-cap"]) < 1000
+
+
 # Embeddings ---------------------------------------------------------------------------------------------
 
 

@@ -126,6 +126,34 @@ async def test_a_blocked_prompt_is_an_answer_without_words(house: House, google:
     assert (await house.record()).cost_usd == 10 * M * 30 / 100
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_pictures_come_out_and_are_priced_as_pictures(house: House, google: Google, stream: bool) -> None:
+    details = [{"modality": "IMAGE", "tokenCount": 1290}]
+    picture = {"inlineData": {"mimeType": "image/png", "data": "aGk="}}
+    google.said = part_of({"text": "here"}, picture, used=usage(10, 1290, candidatesTokensDetails=details))
+    body = {"model": MODEL, "messages": [*HEAR[:1], {"role": "user", "content": "draw"}], "stream": stream}
+    got = await house.http.post("/v1/chat/completions", json={**body, "modalities": ["text", "image"]})
+    said = got.json()["choices"] if not stream else [e["choices"][0] for e in events(got.content) if e != "[DONE]"]
+    images = [image for choice in said for image in choice["delta" if stream else "message"].get("images", ())]
+    assert [image["image_url"]["url"] for image in images] == ["data:image/png;base64,aGk="]
+    assert google.requests[0].json["generationConfig"]["responseModalities"] == ["TEXT", "IMAGE"]
+    assert (await house.record()).cost_usd == 10 * M * 30 / 100 + 1290 * M * 30
+
+
+async def test_logprobs_are_told(house: House, google: Google, client: AsyncOpenAI) -> None:
+    said = answer("hi", used=usage(10, 1))
+    chosen = {"token": "hi", "logProbability": -0.5}
+    said["candidates"][0]["logprobsResult"] = {
+        "chosenCandidates": [chosen],
+        "topCandidates": [{"candidates": [chosen]}],
+    }
+    google.said = said
+    got = await client.chat.completions.create(model=MODEL, messages=HEAR, logprobs=True)
+    told = got.choices[0].logprobs
+    assert told is not None
+    assert [(each.token, each.logprob) for each in told.content or ()] == [("hi", -0.5)]
+
+
 async def test_a_refusal_comes_in_openais_shape(house: House, google: Google, client: AsyncOpenAI) -> None:
     google.status, google.refusal = 400, refused(400, "INVALID_ARGUMENT", "no such voice of projects/operator")
     with pytest.raises(openai.BadRequestError) as caught:

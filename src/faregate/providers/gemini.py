@@ -92,7 +92,14 @@ class GeminiProvider:
         stream = call.stream and answer.status < 400
         if call.endpoint in METHODS:
             framing = "json-array" if stream and "alt" not in call.query else None
-            return self._meter_for(self.kind, call.endpoint, stream=stream, wants_cost=call.wants_cost, framing=framing)
+            return self._meter_for(
+                self.kind,
+                call.endpoint,
+                stream=stream,
+                wants_cost=call.wants_cost,
+                request=call.body,
+                framing=framing,
+            )
         if isinstance(answer, CrossedAnswer):
             translator: Translator = self._crossing.translator(call, answer, self.redact)
             return self._meter_for(self.kind, "generatecontent", stream=stream, translator=translator)

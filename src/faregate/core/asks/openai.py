@@ -54,11 +54,12 @@ def chat_input(call: Call, allow: Allowances) -> Input:
     for part in _parts(call.body):
         _count(part, allow, found)
     tokens = max(1, allow.text(call.body_bytes - found.base64) + found.tokens)
-    wanted = call.body.get("modalities")
+    asked = call.body.get("modalities")
+    wanted = asked if isinstance(asked, list) else []
     modalities = _TEXT
-    if found.sounds or (isinstance(wanted, list) and "audio" in wanted):
+    if found.sounds or "audio" in wanted:
         modalities |= {"audio"}
-    if found.images:
+    if found.images or "image" in wanted:
         modalities |= {"image"}
     if b'"1h"' in call.raw_body:  # Anthropic's `cache_control`, which crosses over
         modalities |= {"cache_write_1h"}

@@ -27,6 +27,7 @@ class GeminiReader(Reader):
     def __init__(self, source: Source) -> None:
         super().__init__(source)
         self.usage: dict[str, object] = {}
+        self._finished: set[object] = set()
         self._queries = 0
         self._retrieved = False
         self._fetches_pages = False
@@ -43,14 +44,14 @@ class GeminiReader(Reader):
         self.note_error(obj)
         self.answer(obj)
         fate = USAGE if obj.get("usageMetadata") else PASS
-        if self._ends(obj):
-            self.complete = True
+        ended = [each.get("index", 0) for each in items(obj.get("candidates")) if each.get("finishReason")]
+        if ended:
+            self._finished.update(ended)
+            fate |= FINAL
+        if child(obj, "promptFeedback").get("blockReason") or len(self._finished) >= _candidates(self.source.request):
             fate |= LAST | FINAL
+        self.complete = self.complete or bool(fate & FINAL)
         return fate
-
-    def _ends(self, obj: Mapping[str, object]) -> bool:
-        finished = any(candidate.get("finishReason") for candidate in items(obj.get("candidates")))
-        return finished or bool(child(obj, "promptFeedback").get("blockReason"))
 
     def answer(self, obj: Mapping[str, object]) -> None:
         self.note_model(obj.get("modelVersion"))
@@ -94,7 +95,8 @@ class GeminiReader(Reader):
             billable=self.usage_present or status < 400,
             error=self.error,
             anomaly=anomaly(usage, negative=counts.negative) if usage is not None else None,
-            service_tier=text(self.usage.get("serviceTier")) or text(headers.get("x-gemini-service-tier")),
+            service_tier=(text(self.usage.get("serviceTier")) or headers.get("x-gemini-service-tier", "")).lower()
+            or None,
             model=self.model,
             delivered_tokens=self.delivered_tokens,
             raw_usage=raw_json(self.usage) if self.usage else b"",
@@ -142,6 +144,12 @@ class GeminiReader(Reader):
         """What a search or a map retrieved is paid by query; pages fetched and code run are paid as input."""
         searched = self._queries > 0 or self._retrieved
         return not searched or self._fetches_pages or self._runs_code
+
+
+def _candidates(request: Mapping[str, object]) -> int:
+    """How many answers were asked for: the last of them to end is the end."""
+    config = child(request, "generationConfig") or child(request, "generation_config")
+    return count(config.get("candidateCount", config.get("candidate_count"))) or 1
 
 
 def _is_smaller(new: object, old: object) -> bool:

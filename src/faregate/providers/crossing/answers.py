@@ -126,7 +126,22 @@ def delta_of(delta: Any) -> dict[str, object]:
         found["thinking_blocks"] = [dict(block) for block in blocks]
     if calls := getattr(delta, "tool_calls", None):
         found["tool_calls"] = [_call_delta(call) for call in calls]
-    return found
+    return found | _media_of(delta)
+
+
+def _media_of(said: Any) -> dict[str, object]:
+    """What is no text: pictures, sound, and where something was found."""
+    return {name: _plain(value) for name in _MEDIA if (value := getattr(said, name, None))}
+
+
+_MEDIA = ("images", "audio", "annotations")
+
+
+def _plain(value: Any) -> object:
+    """LiteLLM's objects as JSON has them."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.model_dump(exclude_none=True) if hasattr(value, "model_dump") else value
 
 
 def _call_delta(call: Any) -> dict[str, object]:
@@ -158,7 +173,9 @@ def _choice(choice: Any) -> dict[str, object]:
         said["reasoning_content"] = reasoning
     if blocks := getattr(message, "thinking_blocks", None):
         said["thinking_blocks"] = [dict(block) for block in blocks]
-    return {"index": choice.index, "message": said, "logprobs": None, "finish_reason": choice.finish_reason}
+    said |= _media_of(message)
+    logprobs = _plain(getattr(choice, "logprobs", None))
+    return {"index": choice.index, "message": said, "logprobs": logprobs, "finish_reason": choice.finish_reason}
 
 
 def usage_of(usage: Usage | None) -> dict[str, object] | None:
@@ -172,6 +189,11 @@ def usage_of(usage: Usage | None) -> dict[str, object] | None:
     details: dict[str, object] = {"cached_tokens": usage.cached_input_tokens or 0}
     if usage.audio_input_tokens is not None:
         details["audio_tokens"] = usage.audio_input_tokens
+    made: dict[str, object] = {"reasoning_tokens": usage.reasoning_tokens or 0}
+    if usage.audio_output_tokens is not None:
+        made["audio_tokens"] = usage.audio_output_tokens
+    if usage.image_output_tokens is not None:
+        made["image_tokens"] = usage.image_output_tokens
     if usage.cache_write_tokens:
         details["cache_write_tokens"] = details["cache_creation_tokens"] = usage.cache_write_tokens
         details["cache_creation_token_details"] = {
@@ -183,7 +205,7 @@ def usage_of(usage: Usage | None) -> dict[str, object] | None:
         "completion_tokens": taken,
         "total_tokens": given + taken,
         "prompt_tokens_details": details,
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens or 0},
+        "completion_tokens_details": made,
     }
 
 
