@@ -65,7 +65,6 @@ class Reserver:
 
         Raises what the gate raises (also KeyChanged), LimitExceeded, BookUnavailable; nothing is held then.
         """
-        asked = self._clock.monotonic()
         hold = await self._take(principal, wanted)
         now_us = self._clock.now_us()
         wanted = replace(
@@ -77,7 +76,7 @@ class Reserver:
         )
         made, new = await self._write(wanted)
         if new:
-            await self._keep(made, asked)
+            await self._keep(made, hold.asked_at)
         return made, new
 
     async def _take(self, principal: Principal, wanted: Reservation) -> Hold:
@@ -137,7 +136,7 @@ class Reserver:
     async def confirm(self, one: Reservation, actual: int) -> Confirmation:
         """Charge `actual` microcredits, once. A repeat gets the first result. Raises ReservationExpired."""
         if one.state == "pending":
-            await self._grip(one, max(one.microcredits, actual))
+            await self._grip(one, actual if actual > one.microcredits else None)
         done = await self._rows.confirm(one.id, actual)
         if done.snapshot is None:
             await self._release(one)
@@ -150,7 +149,7 @@ class Reserver:
     async def cancel(self, one: Reservation) -> Reservation:
         """Give the credits back; repeatable. Raises ReservationExpired, or Conflict when it was confirmed."""
         if one.state == "pending":
-            await self._grip(one, one.microcredits)
+            await self._grip(one)
             one = await self._rows.cancel(one.id)
             await self._close(one)
         if one.state != "released":
@@ -160,7 +159,7 @@ class Reserver:
     async def extend(self, one: Reservation, ttl_s: int) -> Reservation:
         """A deadline `ttl_s` from now, unless it has a later one. Raises ReservationExpired, Conflict."""
         if one.state == "pending":
-            await self._grip(one, one.microcredits)
+            await self._grip(one)
             one = await self._rows.extend(one.id, self._clock.now_us() + ttl_s * 1_000_000)
         if one.state != "pending":
             await self._close(one)
@@ -169,11 +168,10 @@ class Reserver:
             await self._gate.extend(self._beat(one))
         return one
 
-    async def _grip(self, one: Reservation, microcredits: int) -> None:
-        """Before a change: the gate answers, holds at least so much, and asks the book soon if we die."""
-        hold = replace(hold_of(one), microcredits=microcredits)
-        beat = Beat(hold=hold, microcredits=microcredits, progress_microcredits=0)
-        if await self._gate.extend(beat) == "no_hold":
+    async def _grip(self, one: Reservation, overrun: int | None = None) -> None:
+        """Before a change: the gate answers, holds what an overrun comes to, and asks the book soon if we die."""
+        hold = replace(hold_of(one), microcredits=overrun or one.microcredits)
+        if await self._gate.extend(Beat(hold=hold, microcredits=overrun, progress_microcredits=0)) == "no_hold":
             await self._gate.reassert([replace(self._lost(one), hold=hold, ttl_ms=None)])
 
     async def _close(self, one: Reservation) -> BeatAnswer:
