@@ -315,6 +315,45 @@ async def test_an_edit_of_two_pictures(house: House, upstream: Media, client: As
     assert await charged(house) == (Decimal("0.01483"), False)
 
 
+async def test_an_edit_with_the_sync_client_streams(house: House, upstream: Media, tmp_path: Path) -> None:
+    shown = {"created_at": 1, "size": "1024x1024", "quality": "high", "background": "auto", "output_format": "png"}
+    done = {"type": "image_edit.completed", **shown, "b64_json": PNG, "usage": {**DRAWN, "total_tokens": 4172}}
+    upstream.answers["images.edits"] = Reply(events(done), "text/event-stream")
+    path = tmp_path / "a.png"
+    path.write_bytes(base64.b64decode(PNG))
+
+    def use(sdk: OpenAI) -> list[str]:
+        stream = sdk.images.edit(model="up/painter", image=path, prompt="brighter", stream=True, n=1)
+        return [event.b64_json for event in stream]
+
+    assert await sync(house, use) == [PNG]
+    assert upstream.received[0].files == [("image", b"\x89PNG")]
+    assert await charged(house) == (Decimal("0.16646"), False)
+
+
+async def test_a_picture_that_breaks_off_is_an_error_and_not_free(house: House, upstream: Media) -> None:
+    shown = {"type": "image_generation.partial_image", "b64_json": PNG, "partial_image_index": 0}
+    upstream.answers["images.generations"] = Reply(events(shown), "text/event-stream", cut=True)
+    asked = {"model": "up/painter", "prompt": "a gate", "stream": True, "quality": "low", "size": "1024x1024"}
+    got = await house.http.post("/v1/images/generations", json=asked)
+    assert b'"error"' in got.content
+    usd, estimated = await charged(house)
+    assert estimated
+    assert Decimal("0.004") < usd < Decimal("0.0042")  # A partial image of 100 tokens, and the prompt.
+
+
+async def test_a_client_that_wants_its_cost_finds_it_in_the_last_event(house: House, upstream: Media) -> None:
+    done = {"type": "transcript.text.done", "text": "hi", "usage": {"type": "tokens", **HEARD, "total_tokens": 35}}
+    upstream.answers["audio.transcriptions"] = Reply(events(done), "text/event-stream")
+    got = await house.http.post(
+        "/v1/audio/transcriptions",
+        files={"file": wav(3)},
+        data={"model": "up/listener", "stream": "true"},
+        headers={"x-faregate-include-cost": "true"},
+    )
+    assert b'"cost_usd":0.000223,"credits":0.223' in got.content
+
+
 # Judgement ----------------------------------------------------------------------------------------------
 
 
@@ -359,3 +398,20 @@ async def test_a_test_key_gets_pretend_sound_and_pictures(house: House, upstream
         [(f"audio.{name}", False) for name in ("transcriptions",) * 3 + ("speech",)]
         + [("images.generations", False), ("images.edits", False)]
     )
+
+
+# Azure --------------------------------------------------------------------------------------------------
+
+
+async def test_a_recording_goes_to_the_deployment(open_house: Open, upstream: Media) -> None:
+    base_url = upstream.url.removesuffix("/v1")
+    azure = {"kind": "azure", "base_url": base_url, "deployments": {"whisper-1": "ears"}, "api_key": "azure-key"}
+    house = await open_house(providers__azure=azure)
+    upstream.answers["audio.transcriptions"] = Reply((b"hi\n",), "text/plain")
+    async with AsyncOpenAI(base_url=house.url + "/v1", api_key=house.me.secret) as sdk:
+        file = ("a.wav", recordings.wav(2.5))
+        await sdk.audio.transcriptions.create(model="azure/whisper-1", file=file, response_format="text")
+    received = upstream.received[0]
+    assert received.path == "/openai/deployments/ears/audio/transcriptions?api-version=2024-10-21"
+    assert (received.headers["api-key"], received.fields["model"]) == ("azure-key", "ears")
+    assert (await house.record()).cost_usd == Decimal("0.0003")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faregate.core.call import Call, Candidate, Estimate, Principal, Record
+from faregate.core.call import Call, Candidate, Estimate, Form, Principal, Record
 from faregate.core.money import MAX_MICROCREDITS
 from faregate.core.price import Cost, PriceCard
 from faregate.core.truth import (
@@ -360,3 +360,54 @@ def test_without_a_card_of_its_own_a_model_is_paid_as_the_one_that_was_asked() -
     found = finished_record(INTENT, Outcome(status=200, reading=reading), CALL, PLACE, BOUND, WHO)
     assert found is not None
     assert found[1].usd == (17 + 2 * 7) * M
+
+
+# Sound and pictures -------------------------------------------------------------------------------------
+
+DRAWING = replace(CALL, endpoint="images.generations", body={"n": 2, "quality": "hd", "size": "1792x1024"})
+RECORDING = replace(CALL, endpoint="audio.transcriptions", form=Form(model_at=(0, 0), seconds=9, most_seconds=9))
+
+
+def place(**rates: str) -> Candidate:
+    named = {name.replace("__", ":"): Decimal(rate) for name, rate in rates.items()}
+    return replace(PLACE, card=replace(CARD, id=str(named), rates=named, tiers={}))
+
+
+def test_a_picture_whose_tokens_nobody_tells_costs_what_was_held_for_it() -> None:
+    record, _ = finished(outcome(), place(input="0", image_output="0.00004", output="0"), DRAWING)
+    assert (record.usage["image_output_tokens"], record.estimated) == (1000, True)
+    assert record.cost_usd == Decimal("0.04")
+
+
+@pytest.mark.parametrize(
+    ("rates", "usd"),
+    [
+        ({"image": "0.1"}, "0.2"),
+        ({"image": "0.1", "image__hd__1792x1024": "0.12"}, "0.24"),
+        ({"image": "0.1", "image__standard__1024x1024": "0.04"}, "0.2"),
+        ({"pixel": "0.00000001"}, "0.03670016"),
+    ],
+)
+def test_pictures_are_counted_in_what_the_card_has_a_rate_for(rates: dict[str, str], usd: str) -> None:
+    record, _ = finished(outcome(Usage(images=2)), place(**rates), DRAWING)
+    assert (record.cost_usd, record.estimated) == (Decimal(usd), False)
+    assert record.usage["images"] == 2
+
+
+def test_no_picture_costs_nothing() -> None:
+    record, _ = finished(outcome(Usage(images=0)), place(image="0.1"), DRAWING)
+    assert (record.cost_usd, record.estimated) == (Decimal(0), False)
+
+
+@pytest.mark.parametrize(("guessed", "complete"), [(False, True), (True, True), (False, False)])
+def test_a_transcript_that_tells_nothing_costs_the_recordings_length(guessed: bool, complete: bool) -> None:
+    assert RECORDING.form is not None
+    call = replace(RECORDING, form=replace(RECORDING.form, guessed=guessed))
+    record, _ = finished(outcome(complete=complete), place(second="0.0001"), call)
+    assert record.cost_usd == Decimal("0.0009")
+    assert record.estimated is (guessed or not complete)
+
+
+def test_a_recording_on_a_card_of_tokens_alone_is_charged_by_its_bound() -> None:
+    record, _ = finished(outcome(delivered_tokens=5), place(input="0.000001", output="0.000002"), RECORDING)
+    assert (record.usage["input_tokens"], record.usage["output_tokens"], record.estimated) == (200, 5, True)

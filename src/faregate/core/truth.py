@@ -76,7 +76,7 @@ def _has_units(usage: Usage) -> bool:
 def _filled(usage: Usage, reading: Reading, call: Call, estimate: Estimate, *, least_output_tokens: int = 0) -> Usage:
     likely = likely_input_tokens(call, estimate)
     if call.endpoint.startswith("images.") and usage.output_tokens is None:
-        drawn = estimate.output_tokens  # Nobody can count the tokens of a picture by looking at it.
+        drawn = reading.delivered_tokens or estimate.output_tokens  # A picture's own tokens cannot be seen in it.
         usage = replace(usage, output_tokens=drawn, image_output_tokens=drawn)
     delivered = (
         reading.delivered_tokens

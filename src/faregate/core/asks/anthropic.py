@@ -64,8 +64,8 @@ def _file(block: Mapping[str, object], allow: Allowances) -> tuple[int, int]:
     if source.get("type") in ("text", "content"):
         return 0, 0  # its text counts as such, its pictures are blocks
     data = source.get("data")
-    size = len(data) if isinstance(data, str) else 0
-    return size, allow.image() if kind == "image" else allow.document(size * 3 // 4 if size else None)
+    content = data if isinstance(data, str) else None
+    return len(content or ""), allow.image() if kind == "image" else allow.document(content)
 
 
 def _modalities(call: Call) -> frozenset[str]:

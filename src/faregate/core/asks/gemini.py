@@ -132,7 +132,7 @@ def _inline(kind: str, size: int, part: Mapping[str, object], data: Mapping[str,
     if kind == "video":
         per_s = _AUDIO_TOKENS_PER_S + _FRAME_TOKENS * _fps(part)
         return min(_context(allow), -(-size // _VIDEO_BYTES_PER_S) * per_s)
-    return min(_context(allow), allow.document(size))
+    return min(_context(allow), allow.document(str(data.get("data") or "")))
 
 
 def _elsewhere(kind: str, allow: Allowances) -> int:

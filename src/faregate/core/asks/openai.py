@@ -96,10 +96,9 @@ def _count(part: Mapping[str, object], allow: Allowances, found: _Found) -> None
         found.base64 += len(data)
     elif isinstance(file, dict):
         data = file.get("file_data")
-        size = len(data) if isinstance(data, str) else 0
         found.images += 1
-        found.tokens += allow.document(size * 3 // 4 if size else None)
-        found.base64 += size
+        found.tokens += allow.document(data if isinstance(data, str) else None)
+        found.base64 += len(data) if isinstance(data, str) else 0
 
 
 def _prompts(prompt: object) -> int:

@@ -50,8 +50,8 @@ def _part(part: Mapping[str, object], allow: Allowances) -> tuple[int, int, str]
     if isinstance(sound, dict) and isinstance(recording := sound.get("data"), str):
         return allow.sound(seconds_of(len(recording), sound.get("format"))), len(recording), "audio"
     if part.get("type") == "input_file":
-        size = len(data) if isinstance(data, str) else 0
-        return allow.document(size * 3 // 4 if size else None), size, "image"
+        content = data if isinstance(data, str) else None
+        return allow.document(content), len(content or ""), "image"
     return 0, 0, ""
 
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 from math import ceil
 
 from faregate.core.asks import hearing, pictures
+from faregate.core.asks.documents import pages_of
 from faregate.core.call import Call
 from faregate.errors import InvalidRequest
 
@@ -15,10 +16,6 @@ MAX_TOKENS = 10_000_000
 """Far over any model's output; a bound beyond is a mistake."""
 MAX_CHOICES = 128
 """OpenAI's limit for n; its best_of allows 20."""
-MOST_PAGES = 1000
-"""Of one document: Gemini's limit, the highest there is."""
-_BYTES_PER_PAGE = 3_000
-"""A page of a document rarely takes less, however well it is packed."""
 _TOKENS_PER_PAGE = 2_000
 """A page full of text; that it is looked at, too, comes on top."""
 
@@ -74,10 +71,9 @@ class Allowances:
         """The tokens of one picture on the model that takes the most for it."""
         return max(pictures.tokens(model, detail, self.tokens_per_image) for model in self.models)
 
-    def document(self, size: int | None) -> int:
-        """The tokens of a document of so many bytes (None: it is somewhere else): its text, and a look at each page."""
-        pages = MOST_PAGES if size is None else min(MOST_PAGES, 1 + size // _BYTES_PER_PAGE)
-        tokens = pages * (self.image("high") + _TOKENS_PER_PAGE)
+    def document(self, data: str | None) -> int:
+        """The tokens of a document in base64 (None: it is somewhere else): its text, and a look at each page."""
+        tokens = pages_of(data) * (self.image("high") + _TOKENS_PER_PAGE)
         return tokens if self.context_tokens is None else min(tokens, self.context_tokens)
 
     def sound(self, seconds: int) -> int:

@@ -10,6 +10,9 @@ from faregate.meter.dialects.openai import UsageReader
 from faregate.meter.reader import FINAL, LAST, PASS, USAGE, Source
 from faregate.meter.values import items, load_object, text
 
+_PARTIAL_TOKENS = 100
+"""What a partial image is billed as."""
+
 
 class ImagesReader(UsageReader):
     """POST /images/generations, /images/edits."""
@@ -17,6 +20,15 @@ class ImagesReader(UsageReader):
     def __init__(self, source: Source) -> None:
         super().__init__(source)
         self._images: int | None = None
+        self._partial = 0
+
+    def count_text(self, raw: bytes) -> None:
+        self._partial += raw.count(b'.partial_image"')
+
+    @property
+    def delivered_tokens(self) -> int:
+        """Of partial images, while the picture itself has not come; what that took nobody can count."""
+        return 0 if self._images else self._partial * _PARTIAL_TOKENS
 
     def remarkable(self, raw: bytes) -> bool:
         """Partial images are megabytes of base64: not worth parsing."""
