@@ -149,3 +149,19 @@ def test_searches_are_bounded(tools: object, searches: int | None) -> None:
 def test_counting_tokens_is_free() -> None:
     found = CallEstimator().estimate(call("messages.count_tokens"), [candidate()], PRINCIPAL)
     assert (found.want_microcredits, found.floor_microcredits, found.cappable) == (0, 0, False)
+
+
+@pytest.mark.parametrize(
+    ("tools", "hidden"),
+    [
+        (None, 0),
+        ([], 0),
+        ("x", 0),
+        ([{"name": "f"}, {"type": "custom", "name": "g"}], 804),
+        ([{"type": "bash_20250124", "name": "bash"}, {"name": "f"}], 3804),
+    ],
+)
+def test_tools_bring_more_than_their_definitions(tools: object, hidden: int) -> None:
+    asked = call(tools=tools)
+    assert measure(asked, ALLOW).tokens == text(asked) + hidden
+    assert measure(call("chat.completions", tools=tools), ALLOW).tokens == text(asked) + hidden

@@ -11,6 +11,10 @@ from faregate.errors import InvalidRequest
 
 _LEAST_WITH_THINKING = 2048
 """The smallest thinking budget there is, and as much again for what is said after it."""
+_TOOL_TOKENS = 804
+"""The prompt that makes tools work: Anthropic documents 159 to 804 tokens, by model and `tool_choice`."""
+_OWN_TOOL_TOKENS = 3_000
+_MOST_OWN_TOOLS = 20
 _MOST_SEARCHES = 50
 _SEARCHES = 10
 """Of a web search tool without `max_uses`."""
@@ -34,12 +38,21 @@ def messages_input(call: Call, allow: Allowances) -> Input:
         base64 += size
         tokens += more
     text = allow.text(call.body_bytes - base64)
+    tokens += hidden_tokens(call.body.get("tools"))
     return Input(max(1, text + tokens), _modalities(call), _units(call), _tier(call))
 
 
 def counting(call: Call, allow: Allowances) -> Input:
     """Costs nothing, so it holds nothing."""
     return Input(0, units={})
+
+
+def hidden_tokens(tools: object) -> int:
+    """What Claude is told about tools beside their definitions; of Anthropic's own tools the definition, too."""
+    if not isinstance(tools, list) or not tools:
+        return 0
+    own = [tool for tool in tools if isinstance(tool, dict) and tool.get("type") not in (None, "custom", "function")]
+    return _TOOL_TOKENS + _OWN_TOOL_TOKENS * min(len(own), _MOST_OWN_TOOLS)
 
 
 def _blocks(body: Mapping[str, object]) -> Iterator[Mapping[str, object]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
+from faregate.core.asks.anthropic import hidden_tokens
 from faregate.core.asks.shape import (
     MAX_CHOICES,
     MAX_TOKENS,
@@ -53,6 +54,8 @@ def chat_input(call: Call, allow: Allowances) -> Input:
     found = _Found()
     for part in _parts(call.body):
         _count(part, allow, found)
+    if any("claude" in model for model in allow.models):
+        found.tokens += hidden_tokens(call.body.get("tools"))
     tokens = max(1, allow.text(call.body_bytes - found.base64) + found.tokens)
     asked = call.body.get("modalities")
     wanted = asked if isinstance(asked, list) else []
