@@ -337,6 +337,19 @@ def test_a_key_alone_configures_a_provider(kind: str, variable: str) -> None:
     assert (provider.kind, provider.api_key) == (kind, SecretStr("k"))
 
 
+def test_azure_is_found_from_its_usual_variables() -> None:
+    environ = {"AZURE_OPENAI_API_KEY": "k", "AZURE_OPENAI_ENDPOINT": "https://h/", "OPENAI_API_VERSION": "2025-01-01"}
+    azure = load(None, environ).providers["azure"]
+    assert isinstance(azure, AzureProvider)
+    assert (azure.base_url, azure.api_version) == ("https://h", "2025-01-01")
+
+
+@pytest.mark.parametrize("version", ["latest", "2024-10", "v2", "2024-10-21-Preview!"])
+def test_an_api_version_is_a_date_or_v1(version: str, load_text: Load) -> None:
+    with pytest.raises(ConfigError, match="must be v1 or a date"):
+        load_text(f"providers: {{a: {{kind: azure, base_url: https://h, api_version: {version}}}}}")
+
+
 def test_nothing_is_found_when_there_is_a_file(load_text: Load) -> None:
     assert load_text("server: {}", {"OPENAI_API_KEY": "sk-1"}).providers == {}
 

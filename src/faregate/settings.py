@@ -76,7 +76,11 @@ _USUAL_VARIABLES: Final[Mapping[str, Mapping[str, str]]] = {
     "gemini": {"api_key": "GEMINI_API_KEY"},
     "deepseek": {"api_key": "DEEPSEEK_API_KEY"},
     "xai": {"api_key": "XAI_API_KEY"},
-    "azure": {"api_key": "AZURE_OPENAI_API_KEY", "base_url": "AZURE_OPENAI_ENDPOINT"},
+    "azure": {
+        "api_key": "AZURE_OPENAI_API_KEY",
+        "base_url": "AZURE_OPENAI_ENDPOINT",
+        "api_version": "OPENAI_API_VERSION",
+    },
     "bedrock": {"region": "AWS_REGION", "api_key": "AWS_BEARER_TOKEN_BEDROCK"},
 }
 _NEEDED: Final[Mapping[str, tuple[str, ...]]] = {"azure": ("api_key", "base_url"), "bedrock": ("region",)}

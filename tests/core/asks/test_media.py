@@ -131,6 +131,15 @@ def test_speech_is_held_for_its_characters_and_for_its_tokens(text: str) -> None
     assert held(asked, input="0.0000006", output="0.000012") >= slowest * Decimal("0.000012")
 
 
+@pytest.mark.parametrize("model", ["tts-1", "tts-1-hd", "gpt-4o-mini-tts"])
+def test_openais_voices_take_4096_characters(model: str) -> None:
+    assert held(call("audio.speech", input="ä" * 4096), model, character="0.000001") == Decimal("0.004096")
+    with pytest.raises(InvalidRequest) as refused:
+        held(call("audio.speech", input="ä" * 4097), model, character="0.000001")
+    assert refused.value.param == "input"
+    assert held(call("audio.speech", input="ä" * 4097), "my-voice", character="0.000001") == Decimal("0.004097")
+
+
 @given(seconds=st.integers(1, 100_000))
 def test_a_transcription_is_held_for_its_seconds_and_for_its_tokens(seconds: int) -> None:
     form = Form(model_at=(0, 0), seconds=seconds, most_seconds=seconds)

@@ -13,6 +13,9 @@ from faregate.errors import InvalidRequest
 
 SPOKEN_TOKENS_PER_BYTE = 4
 """Output tokens for a byte of text, at most: some 20 tokens a second, read as slowly as 5 bytes a second."""
+MOST_CHARACTERS = 4096
+"""Of one speech: OpenAI's limit for its own voices; other servers have theirs."""
+_OPENAIS_VOICES = re.compile(r"tts-1|gpt-4o-mini-tts")
 _LEAST_SPOKEN_TOKENS = 200
 """A single letter is spoken with a breath before and after."""
 _AUDIO = frozenset({"audio"})
@@ -47,8 +50,10 @@ def speech_output(call: Call) -> Asked:
 
 def speech_input(call: Call, allow: Allowances) -> Input:
     """The text's characters, and its tokens: the card decides which are billed. Raises InvalidRequest."""
-    characters = Decimal(len(_spoken(call)))
-    return Input(max(1, allow.text(call.body_bytes)), _AUDIO, {**ONE_REQUEST, "character": characters})
+    characters = len(_spoken(call))
+    if characters > MOST_CHARACTERS and all(_OPENAIS_VOICES.match(model) for model in allow.models):
+        raise InvalidRequest(f"input must have at most {MOST_CHARACTERS} characters", param="input")
+    return Input(max(1, allow.text(call.body_bytes)), _AUDIO, {**ONE_REQUEST, "character": Decimal(characters)})
 
 
 def drawing_output(call: Call) -> Asked:
