@@ -190,6 +190,26 @@ async def test_a_low_balance_lowers_the_bound(house: House, google: Google) -> N
             "messages[0].content",
         ),
         ({"messages": [{"role": "user", "content": [{"type": "hologram"}]}]}, "messages[0].content"),
+        (
+            {
+                "seed": 1,
+                "messages": [
+                    {"role": "user", "content": [{"type": "image_url", "image_url": "data:image/png;base64,gs://in/x"}]}
+                ],
+            },
+            "messages[0].content",
+        ),
+        (
+            {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [{"type": "input_audio", "input_audio": {"data": "gs://in/x", "format": "wav"}}],
+                    }
+                ]
+            },
+            "messages[0].content",
+        ),
         ({"stream": True, "n": 2, "seed": 1}, "n"),
         ({"logit_bias": {"1": 2}}, "logit_bias"),
     ],

@@ -21,6 +21,7 @@ from faregate.errors import ConfigError, FaregateError, InvalidRequest, Upstream
 from faregate.ports import Answer, Meter
 from faregate.providers.crossing.library import is_installed, load
 from faregate.providers.crossing.params import chosen
+from faregate.providers.crossing.schemas import check_schemas
 from faregate.providers.library_answer import LibraryAnswer, plain, refusal, streamed
 from faregate.providers.openai import MeterFactory, ProviderOptions, Secret, meter_of, passed_down
 from faregate.providers.upstream import Upstream
@@ -134,6 +135,7 @@ class LiteLLMProvider:
             asked = {"messages": _messages(body), **chosen(body, CHAT_FIELDS, frozenset())}
             asked |= self._bounds(body, candidate, output_cap)
             _check_tools(asked.get("tools"))
+            check_schemas(asked)
             if call.stream:
                 asked |= {"stream": True, "stream_options": {"include_usage": True}}
         times = self._options.timeouts

@@ -17,6 +17,7 @@ from faregate.ports import Answer
 from faregate.providers.crossing.answers import ChatTranslator
 from faregate.providers.crossing.library import chat_config
 from faregate.providers.crossing.params import check_fields, chosen, field_in, in_plain_words, messages_of
+from faregate.providers.crossing.schemas import check_schemas
 
 _CANNOT = "the request cannot be translated for this model's provider"
 _ITS_OWN = re.compile(r"litellm\.\w+: |,? ?(To drop |Either provide one, or set |Received Messages).*")
@@ -156,6 +157,7 @@ class Crossing:
         body = orjson.loads(call.raw_body)  # a copy: LiteLLM changes what it is given
         messages = in_plain_words(messages_of(body, self.parts))
         check_fields(body)
+        check_schemas(body)
         config = self.config(candidate.model)
         with _OwnWords(body.keys()):
             supported = frozenset(config.get_supported_openai_params(model=candidate.model))

@@ -23,7 +23,12 @@ _NO_USAGE = {"promptTokenCount": 0, "candidatesTokenCount": 0, "totalTokenCount"
 _TRANSFORMATION = "litellm.llms.vertex_ai.gemini.transformation"
 _HANDLER = "litellm.llms.vertex_ai.gemini.vertex_and_google_ai_studio_gemini"
 _PARTS = frozenset({"text", "image_url", "input_audio", "file", "refusal", "thinking"})
-_DATA = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w=.+-]+)*;base64,[^,]+\Z")
+_BASE64 = r"[A-Za-z0-9+/_=\s-]+"
+_DATA = re.compile(rf"data:[\w.+-]+/[\w.+-]+(;[\w=.+-]+)*;base64,{_BASE64}")
+_SOUND = re.compile(_BASE64)
+_MIME = re.compile(r"[\w.+-]{1,64}(/[\w.+-]{1,64})?")
+_FORMAT = re.compile(r"(audio/)?[\w.+-]{1,32}")
+"""LiteLLM looks for addresses anywhere in media, and asks Google about what it takes for one."""
 
 
 class GeminiCrossing(Crossing):
@@ -150,9 +155,20 @@ def _check_part(part: Mapping[str, Any], where: str) -> None:
     value = part.get(kind)
     if kind == "image_url" and not _is_data(value.get("url") if isinstance(value, dict) else value):
         raise InvalidRequest(f"{where}: with these fields pictures must be data: URLs", param=where)
+    if kind == "input_audio" and not _is_sound(value):
+        raise InvalidRequest(f"{where}: input_audio must have data (base64) and a format", param=where)
     if kind == "file" and (not isinstance(value, dict) or not _is_data(value.get("file_data")) or "file_id" in value):
         raise InvalidRequest(f"{where}: this model's provider takes files as file_data, a data: URL, only", param=where)
+    given = value.get("format") if isinstance(value, dict) else None
+    if given is not None and not (isinstance(given, str) and _MIME.fullmatch(given)):
+        raise InvalidRequest(f"{where}: format must be a MIME type", param=where)
 
 
 def _is_data(url: object) -> bool:
-    return isinstance(url, str) and _DATA.match(url) is not None
+    return isinstance(url, str) and _DATA.fullmatch(url) is not None
+
+
+def _is_sound(value: object) -> bool:
+    data, kind = (value.get("data"), value.get("format")) if isinstance(value, dict) else (None, None)
+    is_data = isinstance(data, str) and _SOUND.fullmatch(data) is not None
+    return is_data and isinstance(kind, str) and _FORMAT.fullmatch(kind) is not None
