@@ -129,7 +129,7 @@ def test_subcommands_are_in_the_reference() -> None:
 
 def doors() -> set[str]:
     """The data plane's paths; of a name's two versions the first."""
-    named = {pattern.path for pattern in PATTERNS if pattern.prefix.startswith("/v1beta/")}
+    named = {pattern.path for pattern in PATTERNS if pattern.prefix.startswith(("/v1beta/", "/model/"))}
     return {f"POST {path}" for path in {*DOORS, *named}}
 
 

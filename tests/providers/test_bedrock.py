@@ -28,6 +28,9 @@ def provider(api_key: str | None = None, **own: object) -> BedrockProvider:
         ("messages", CLAUDE, "invoke"),
         ("messages", PROFILE, "invoke"),
         ("messages", "amazon.nova-pro-v1:0", None),
+        ("converse", "amazon.nova-pro-v1:0", "native"),
+        ("invoke", CLAUDE, "native"),
+        ("messages.count_tokens", CLAUDE, "count"),
         ("embeddings", "amazon.titan-embed-text-v2:0", None),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from faregate.core.asks.anthropic import counting, messages_input, messages_output
+from faregate.core.asks.bedrock import converse_input, converse_output, invoke_input, invoke_output
 from faregate.core.asks.gemini import embed_input, generate_input, generate_output
 from faregate.core.asks.media import (
     drawing_input,
@@ -32,6 +33,8 @@ ASKS: Mapping[str, Ask] = {
     "responses": Ask(responses_output, responses_input),
     "messages": Ask(messages_output, messages_input),
     "messages.count_tokens": Ask(no_output, counting),
+    "converse": Ask(converse_output, converse_input),
+    "invoke": Ask(invoke_output, invoke_input),
     "audio.transcriptions": Ask(transcription_output, transcription_input),
     "audio.translations": Ask(transcription_output, transcription_input),
     "audio.speech": Ask(speech_output, speech_input),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from faregate.gateway import deployments, gemini
+from faregate.gateway import bedrock, deployments, gemini
 from faregate.gateway.anthropic import AnthropicDialect
+from faregate.gateway.bedrock import BedrockDialect
 from faregate.gateway.deployments import DeploymentDialect
 from faregate.gateway.forms import FormDialect, MediaDialect
 from faregate.gateway.gemini import GeminiDialect
@@ -90,6 +91,10 @@ PATTERNS = (
         Pattern(prefix, suffix, Door(endpoint, GeminiDialect(stream=False)))
         for suffix, endpoint in gemini.OTHERS.items()
         for prefix in gemini.PREFIXES
+    ),
+    *(
+        Pattern(bedrock.PREFIX, f"/{operation}", Door(endpoint, BedrockDialect(operation, stream=stream)))
+        for operation, (endpoint, stream) in bedrock.OPERATIONS.items()
     ),
 )
 """Tried in order when no exact path fits; all of them are POST."""

@@ -8,6 +8,7 @@ imported when the first request has to be signed.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from botocore.auth import SigV4Auth  # type: ignore[import-untyped]
@@ -57,17 +58,20 @@ class Signer:
         self._not_before = 0.0
         self._refreshing: asyncio.Task[None] | None = None
 
-    async def headers(self, url: str, body: bytes) -> dict[str, str]:
-        """What authorizes a POST of JSON to `url`. Raises UpstreamError, UpstreamTimeout without credentials."""
+    async def headers(self, url: str, headers: Mapping[str, str], body: bytes) -> dict[str, str]:
+        """`headers`, and what authorizes a POST of JSON to `url` with them.
+
+        Raises UpstreamError or UpstreamTimeout without credentials.
+        """
         if self._is_due():
             await self._refresh()
         if self._bearer is not None:
-            return {"authorization": f"Bearer {self._bearer}"}
+            return {**headers, "authorization": f"Bearer {self._bearer}"}
         if self._frozen is None:
             raise UpstreamError(f"there are no AWS credentials: {self._failed or 'configure them or the chain'}")
         if len(body) > _LONG_BODY:
-            return await asyncio.to_thread(self._sign, self._frozen, url, body)
-        return self._sign(self._frozen, url, body)
+            return await asyncio.to_thread(self._sign, self._frozen, url, headers, body)
+        return self._sign(self._frozen, url, headers, body)
 
     def secrets(self) -> tuple[str, ...]:
         """What must not be shown of the credentials in use."""
@@ -75,8 +79,10 @@ class Signer:
         held = (self._bearer,) if frozen is None else (frozen.access_key, frozen.secret_key, frozen.token)
         return tuple(secret for secret in held if secret)
 
-    def _sign(self, credentials: ReadOnlyCredentials, url: str, body: bytes) -> dict[str, str]:
-        request = AWSRequest("POST", url, headers={"content-type": "application/json"}, data=body)
+    def _sign(
+        self, credentials: ReadOnlyCredentials, url: str, headers: Mapping[str, str], body: bytes
+    ) -> dict[str, str]:
+        request = AWSRequest("POST", url, headers={**headers, "content-type": "application/json"}, data=body)
         SigV4Auth(credentials, SERVICE, self._region).add_auth(request)
         return {name.lower(): str(value) for name, value in request.headers.items()}
 

@@ -6,6 +6,7 @@ openai    chat.completions    /openai/v1/chat/completions, as it came: the model
 invoke    messages            /model/{id}/invoke, -with-response-stream: Claude's own words (`bedrock_invoke.py`)
 
 count     (count_tokens)      /model/{id}/count-tokens
+native    converse, invoke    the same operation, as it came (`bedrock_native.py`)
 
 Requests carry a Bedrock API key, or are signed (`aws_signing.py`). What is charged is always read from AWS's bytes.
 """
@@ -26,12 +27,13 @@ from faregate.errors import UpstreamError
 from faregate.ports import Answer, Meter, Translator
 from faregate.providers import bedrock_errors as errors
 from faregate.providers import bedrock_invoke as invoke
+from faregate.providers import bedrock_native as native
 from faregate.providers.crossing import Crossed
 from faregate.providers.crossing.converse import ConverseCrossing
 from faregate.providers.openai import MeterFactory, ProviderOptions, Secret, meter_of, rewrite
 from faregate.providers.upstream import Upstream, prepare
 
-Way = Literal["converse", "openai", "invoke", "count"]
+Way = Literal["converse", "openai", "invoke", "count", "native"]
 
 _OPENAI: Final = re.compile(r"(?:^|[./])openai\.")
 """`openai.gpt-oss-120b-1:0`, `us.openai.…`, or the ARN of one."""
@@ -40,6 +42,7 @@ _CLAUDE: Final = re.compile(r"anthropic|claude|application-inference-profile/")
 _ANTHROPICS: Final[Mapping[str, Way]] = {"messages": "invoke", "messages.count_tokens": "count"}
 _STREAMS: Final = "application/vnd.amazon.eventstream"
 _EVENTS: Final = "text/event-stream; charset=utf-8"
+_OPENAI_PATH: Final = "/openai/v1/chat/completions"
 _KEPT: Final = frozenset({"content-type", "retry-after"})
 _REDACTED: Final = b"[redacted]"
 
@@ -47,7 +50,7 @@ _REDACTED: Final = b"[redacted]"
 class Signer(Protocol):
     """`aws_signing.Signer`, whose module loads botocore."""
 
-    async def headers(self, url: str, body: bytes) -> dict[str, str]: ...
+    async def headers(self, url: str, headers: Mapping[str, str], body: bytes) -> dict[str, str]: ...
 
     def secrets(self) -> tuple[str, ...]: ...
 
@@ -90,7 +93,7 @@ class BedrockProvider:
         prepare(self._base_url, self._key())  # a key that no header can carry is told now
 
     def serves(self, endpoint: str, model: str) -> bool:
-        """Chat completions of every model, Anthropic's messages of Claude."""
+        """Chat completions and Bedrock's own operations of every model, Anthropic's messages of Claude."""
         return self._way(endpoint, model) is not None
 
     async def send(self, call: Call, candidate: Candidate, output_cap: int | None) -> Answer:
@@ -100,15 +103,18 @@ class BedrockProvider:
             raise UpstreamError(f"the provider {self.name!r} does not serve {call.endpoint}")
         crossed = await self._crossing.request(call, candidate, output_cap) if way == "converse" else None
         if crossed is not None:
-            path, body = _path(candidate.model, "converse", "-stream", call), orjson.dumps(crossed.body)
+            operation, body = "converse", orjson.dumps(crossed.body)
+        elif way == "native":
+            operation, body = call.endpoint, native.body_of(call, candidate, output_cap)
         elif way == "invoke":
-            path = _path(candidate.model, "invoke", "-with-response-stream", call)
-            body = invoke.body_of(call, output_cap)
+            operation, body = "invoke", invoke.body_of(call, output_cap)
         elif way == "count":
-            path, body = _path(candidate.model, "count-tokens", "", call), invoke.count_body_of(call)
+            operation, body = "count-tokens", invoke.count_body_of(call)
         else:
-            path, body = "/openai/v1/chat/completions", rewrite(call, candidate, output_cap, "max_completion_tokens")
-        return BedrockAnswer(await self._post(self._base_url + path, body), way, candidate.model, crossed)
+            operation, body = "", rewrite(call, candidate, output_cap, "max_completion_tokens")
+        url = self._base_url + (_path(candidate.model, operation, call.stream) if operation else _OPENAI_PATH)
+        headers = native.headers_of(call) if way == "native" else {}
+        return BedrockAnswer(await self._post(url, headers, body), way, candidate.model, crossed)
 
     def meter(self, call: Call, answer: Answer) -> Meter:
         """Reads AWS's own bytes; what the client gets is said in its dialect."""
@@ -116,7 +122,7 @@ class BedrockProvider:
             return meter_of(self._meter_for, self.kind, call, answer)
         return self._meter_for(
             self.kind,
-            call.endpoint if answer.way == "count" else answer.way,
+            call.endpoint if answer.way in ("native", "count") else answer.way,
             stream=call.stream and answer.status < 400,
             model=answer.model,
             translator=self._translator(call, answer),
@@ -124,6 +130,10 @@ class BedrockProvider:
 
     def reply_headers(self, answer: Answer) -> dict[str, str]:
         """The provider's headers that may reach the client."""
+        if isinstance(answer, BedrockAnswer) and answer.way == "native":
+            return {
+                name: value for name, value in answer.headers.items() if name in _KEPT or name.startswith("x-amzn-")
+            }
         kept = {name: value for name, value in answer.headers.items() if name in _KEPT}
         if kept.get("content-type", "").startswith(_STREAMS):
             kept["content-type"] = _EVENTS
@@ -147,21 +157,26 @@ class BedrockProvider:
     def _way(self, endpoint: str, model: str) -> Way | None:
         if endpoint in _ANTHROPICS:
             return _ANTHROPICS[endpoint] if _CLAUDE.search(model) else None
+        if endpoint in ("converse", "invoke"):
+            return "native"
         if endpoint != "chat.completions":
             return None
         if self._chat == "auto":
             return "openai" if _OPENAI.search(model) else "converse"
         return "openai" if self._chat == "openai" else "converse"
 
-    def _translator(self, call: Call, answer: BedrockAnswer) -> Translator:
+    def _translator(self, call: Call, answer: BedrockAnswer) -> Translator | None:
+        if answer.way == "native":
+            return None
         if answer.crossed is not None:
             return self._crossing.translated(call, answer.crossed, answer.status, answer.headers)
         say = invoke.CountTranslator if answer.way == "count" else invoke.MessagesTranslator
         return say(answer.status, answer.headers, wants_cost=call.wants_cost)
 
-    async def _post(self, url: str, body: bytes) -> Answer:
-        headers = self._key() or await (await self._signed()).headers(url, body)
-        return await self._upstream.post(prepare(url, _HEADERS), headers, body, self._options.timeouts)
+    async def _post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        key = self._key()
+        sent = {**headers, **key} if key else await (await self._signed()).headers(url, headers, body)
+        return await self._upstream.post(prepare(url, _HEADERS), sent, body, self._options.timeouts)
 
     def _key(self) -> dict[str, str]:
         key = self._options.api_key
@@ -180,9 +195,9 @@ class BedrockProvider:
 _HEADERS: Final = {"content-type": "application/json", "accept": "*/*", "user-agent": "faregate"}
 
 
-def _path(model: str, operation: str, suffix: str, call: Call) -> str:
+def _path(model: str, operation: str, stream: bool) -> str:
     """The model's id or ARN is one segment: its colons and slashes are encoded."""
-    return f"/model/{quote(model, safe='-._~')}/{operation}{suffix if call.stream else ''}"
+    return f"/model/{quote(model, safe='-._~')}/{native.OPERATIONS.get((operation, stream), operation)}"
 
 
 def _url_of(region: str) -> str:
