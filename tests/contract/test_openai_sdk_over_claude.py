@@ -267,6 +267,14 @@ async def test_a_refusal_of_the_providers_is_in_openais_shape(claude: Claude, cl
     }
 
 
+async def test_a_key_at_the_end_of_a_long_refusal_is_taken_out_whole(claude: Claude, client: AsyncOpenAI) -> None:
+    claude.turn = Turn(status=400, error=("invalid_request_error", "x" * 990 + KEY))
+    with pytest.raises(openai.BadRequestError) as caught:
+        await ask(client)
+    assert caught.value.body is not None
+    assert KEY[:8] not in str(caught.value.body)
+
+
 async def test_an_error_event_is_an_error(house: House, claude: Claude, client: AsyncOpenAI) -> None:
     claude.turn = Turn(fault="error_event", error=("overloaded_error", "too busy"))
     with pytest.raises(openai.APIError, match="too busy"):

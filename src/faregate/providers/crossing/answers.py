@@ -112,7 +112,8 @@ class ChatTranslator:
         raise UpstreamError(f"the provider's answer could not be translated ({kind})")
 
     def _error(self, message: str, kind: str | None) -> bytes:
-        text = self._redact(message[:_MOST_MESSAGE].encode()).decode("utf-8", "replace")
+        clean = self._redact(message[: 8 * _MOST_MESSAGE].encode()).decode("utf-8", "replace")
+        text = clean[:_MOST_MESSAGE]  # cut afterwards: half a key would not be known as one
         return dump({"error": {"message": text, "type": kind or "server_error", "param": None, "code": kind}})
 
 
