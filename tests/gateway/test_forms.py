@@ -51,7 +51,7 @@ def test_a_form_may_ask_for_a_stream() -> None:
 
 
 def test_a_file_may_hold_anything_but_its_boundary() -> None:
-    odd = b"\r\n--X\r\n--XY--\r\n\r\n\x00\xff" + b"--XX"
+    odd = b"\r\n--X\r\n--XY--\r\n\r\n\x00\xff" + b"-XX--"
     call = read(part("file", odd, "a"), MODEL)
     assert call.form is not None
     assert call.form.files == (("file", len(odd)),)
@@ -104,6 +104,30 @@ def test_the_number_of_pictures_is_a_number(n: str) -> None:
 def test_a_broken_form_says_so(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
         read(FILE, MODEL, **changes)
+
+
+CD = b"Content-Disposition: form-data; "
+SMUGGLED = [
+    b"--XX\r\n" + CD + b'name="y"\r\n' + CD + b'name="model"\r\n\r\ndear\r\n--XX--\r\n',
+    b"--XX\r\n" + CD + b'name="y"; name="model"\r\n\r\ndear\r\n--XX--\r\n',
+    b"--XX\r\n" + CD + b"name=\"y\"; name*=utf-8''model\r\n\r\ndear\r\n--XX--\r\n",
+    b"--XX\r\n" + CD + b'name="y"; NAME="model"\r\n\r\ndear\r\n--XX--\r\n',
+    b"--XX\r\n" + CD + b'filename="a\\"; name="model"; name="y"\r\n\r\ndear\r\n--XX--\r\n',
+    b"--XX\r\n" + CD + b'name="y"\r\n\r\nx\n--XX\n' + CD + b'name="model"\n\ndear\r\n--XX--\r\n',
+    b"--XX\r\n" + CD + b'name="y"\r\n\r\nx\r\n--XX--\r\n--XX\r\n' + CD + b'name="model"\r\n\r\ndear\r\n--XX--\r\n',
+    b"--XX\r\n" + CD + b'name="model"\r\nContent-Transfer-Encoding: base64\r\n\r\nZGVhcg==\r\n--XX--\r\n',
+]
+
+
+@pytest.mark.parametrize("raw", SMUGGLED)
+def test_a_form_that_others_may_read_otherwise_is_refused(raw: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        parts_of(raw, TYPE)
+
+
+def test_a_content_type_with_two_boundaries_is_refused() -> None:
+    with pytest.raises(InvalidRequest):
+        read(FILE, MODEL, kind=TYPE + "; boundary=YY")
 
 
 @pytest.mark.parametrize(
