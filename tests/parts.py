@@ -135,6 +135,10 @@ class StagedJournal(FileJournal):
         self._say("learned")
         super().learned(record)
 
+    def carry(self, hold_id: str, intent: Record, hold: Hold | None, progress_microcredits: int) -> None:
+        self._say("carry")
+        super().carry(hold_id, intent, hold, progress_microcredits)
+
     def closed(self, hold_id: str) -> None:
         self._say("closed")
         super().closed(hold_id)

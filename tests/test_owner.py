@@ -495,6 +495,15 @@ async def test_a_hold_that_was_swept_under_a_call_in_flight_stops_it(owner: Owne
     assert cuts == ["cut"]
 
 
+async def test_a_hold_that_is_open_for_long_moves_in_the_journal(owner: Owner, site: Site) -> None:
+    held = await forwarded(owner, site)
+    await beat(owner, site)
+    assert "journal carry" not in site.log
+    held.taken_at -= 61
+    await beat(owner, site)
+    assert site.log.count("journal carry") == 1
+
+
 async def test_a_call_is_stopped_when_no_heartbeat_got_through_for_a_deadline(owner: Owner, site: Site) -> None:
     held = await forwarded(owner, site)
     cuts: list[str] = []

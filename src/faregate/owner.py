@@ -33,6 +33,9 @@ T = TypeVar("T")
 
 _RETRY_S = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 _RECENT_MOST = 200_000
+_LONG_S = 60.0
+"""A hold that is open for longer must not keep a whole file of the journal from being deleted."""
+_CARRIED_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,8 +312,20 @@ class Owner:
             await self._arrears.beat(list(self._live.values()), now)
         except StoreUnavailable as error:
             self._events.trouble("arrears", error.message)
+        self._carry([held for held in keep if now - held.taken_at > _LONG_S][:_CARRIED_AT_ONCE])
         if again:
             await asyncio.wait(again, timeout=self._settle_wait_s)
+
+    def _carry(self, long: Sequence[Held]) -> None:
+        for held in long:
+            if held.state not in ("held", "forwarded"):
+                continue
+            hold = held.hold if held.state == "forwarded" else None
+            try:
+                self._journal.carry(held.hold.id, held.intent, hold, held.last_progress)
+            except JournalUnavailable as error:
+                self._events.trouble("journal", error.message)
+                return
 
     async def _hear(self, held: Held, answer: str) -> None:
         if answer == "no_hold" and held.state in KEPT and held.arrears is None:

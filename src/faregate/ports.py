@@ -94,6 +94,10 @@ class Journal(Protocol):
         """Before the commit: the truth."""
         ...
 
+    def carry(self, hold_id: str, intent: Record, hold: Hold | None, progress_microcredits: int) -> None:
+        """A hold that is open for long moves into the newest file, so that the old one can go. `hold`: if forwarded."""
+        ...
+
     def closed(self, hold_id: str) -> None:
         """After SQL and settle."""
         ...

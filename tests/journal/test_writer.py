@@ -316,3 +316,35 @@ def test_a_segment_that_cannot_be_made_is_said_and_the_old_one_stays(
 
 def _no_space(*_: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_hold_that_is_open_for_long_moves_on_and_its_file_goes(journal: FileJournal, tmp_path: Path) -> None:
+    journal.open("long", intent("long"))
+    journal.forward("long", hold("long"))
+    for name in ("a", "b", "c"):
+        journal.open(name, intent(name))
+        journal.closed(name)
+    old = files(tmp_path)[0]
+    journal.carry("long", intent("long"), hold("long"), 42)
+    assert not old.exists()
+    (left,) = unclosed(files(tmp_path)[-1].read_bytes()).values()
+    assert (left.hold, left.progress_microcredits) == (hold("long"), 42)
+    journal.closed("long")
+    assert journal.open_holds == 0
+
+
+def test_a_hold_in_the_newest_file_stays_there(journal: FileJournal, tmp_path: Path) -> None:
+    journal.open("h", intent())
+    size = journal.bytes
+    journal.carry("h", intent(), None, 0)
+    journal.carry("never", intent(), None, 0)
+    assert journal.bytes == size
+    assert open_holds(*files(tmp_path)) == ["h"]
+
+
+def test_a_move_leaves_what_others_have_open(journal: FileJournal, tmp_path: Path) -> None:
+    for name in ("long", "other", "third"):
+        journal.open(name, intent(name))
+    journal.carry("long", intent("long"), None, 0)
+    assert open_holds(files(tmp_path)[0]) == ["other"]
+    assert open_holds(files(tmp_path)[1]) == ["third", "long"]

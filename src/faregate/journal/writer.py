@@ -119,10 +119,25 @@ class FileJournal:
     def learned(self, record: Record) -> None:
         self._of_hold[record.hold_id].append(frame(LEARNED, encode_record(record)))
 
+    def carry(self, hold_id: str, intent: Record, hold: Hold | None, progress_microcredits: int) -> None:
+        old = self._of_hold.get(hold_id)
+        if old is None or old is self._active or old.fd < 0:
+            return
+        records = frame(OPEN, encode_record(intent))
+        if hold is not None:
+            records += frame(FORWARD, encode_hold(hold))
+            records += frame(PROGRESS, f"{hold_id} {progress_microcredits}".encode())
+        self._active.append(records)
+        self._close_in(old, hold_id)
+        self._active.open_holds.add(hold_id)
+        self._of_hold[hold_id] = self._active
+
     def closed(self, hold_id: str) -> None:
         segment = self._of_hold.pop(hold_id, None)
-        if segment is None or segment.fd < 0:
-            return
+        if segment is not None and segment.fd >= 0:
+            self._close_in(segment, hold_id)
+
+    def _close_in(self, segment: _Segment, hold_id: str) -> None:
         segment.open_holds.discard(hold_id)
         closed = frame(CLOSED, hold_id.encode())
         if segment.open_holds and segment is self._active:
