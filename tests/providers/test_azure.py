@@ -173,6 +173,18 @@ async def test_entra_signs_in_by_azures_own_chain(
     assert chain.asked == ["https://ai.azure.com/.default"]
 
 
+async def test_a_token_that_is_refused_is_not_sent_again(
+    upstream: Upstream, server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("faregate.providers.azure.default_credential", lambda name: Chain())
+    server.scripts["gpt-5"] = Script(status=401)
+    azure = provider(upstream, server, api_key="", entra=True)
+    monkeypatch.setattr(azure._entra, "_now_us", lambda: 0)  # type: ignore[attr-defined]
+    await send(azure)
+    await send(azure)
+    assert [served.headers["authorization"] for served in server.served] == ["Bearer token-1", "Bearer token-2"]
+
+
 def test_the_chain_is_azure_identitys() -> None:
     credential = entra.default_credential("azure")
     assert type(credential).__name__ == "DefaultAzureCredential"

@@ -90,7 +90,10 @@ class AzureProvider:
         headers = dict(passed_up(call))
         if self._entra is not None:
             headers["authorization"] = f"Bearer {await self._entra.get()}"
-        return await self._upstream.post(self._target(call.endpoint, deployment), headers, body, self._timeouts)
+        answer = await self._upstream.post(self._target(call.endpoint, deployment), headers, body, self._timeouts)
+        if answer.status == 401 and self._entra is not None:
+            self._entra.refused()
+        return answer
 
     async def kept(self, verb: KeptVerb, response_id: str, model: str, query: str) -> Answer:
         """Ask for a response that Azure keeps. Raises UpstreamError or UpstreamTimeout when no answer began."""

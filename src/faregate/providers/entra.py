@@ -72,6 +72,10 @@ class EntraTokens:
                     await self._renew()
         return self._token
 
+    def refused(self) -> None:
+        """The provider does not take it (any more): the next call gets another."""
+        self._expires_on = 0
+
     async def _renew(self) -> None:
         try:
             fresh = await asyncio.to_thread(self._credential.get_token, self._scope)
