@@ -170,8 +170,8 @@ class Background:
             try:
                 await self._attend()
                 if self._clock.monotonic() >= purge_at:
-                    purge_at += _PURGE_S
-                    await self._store.purge(_PURGED_AT_ONCE)
+                    if await self._store.purge(_PURGED_AT_ONCE) < _PURGED_AT_ONCE:
+                        purge_at = self._clock.monotonic() + _PURGE_S  # Else there is more, at the next pass.
             except BookUnavailable as error:
                 log.info("background responses are not attended to: %s", error)
 

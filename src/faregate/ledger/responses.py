@@ -6,7 +6,7 @@ known, and until when its poller answers for it. Ended rows are kept as long as 
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, delete, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, delete, select, tuple_, update
 
 from faregate.core.call import Record
 from faregate.core.codec import decode_record
@@ -81,10 +81,7 @@ def _this(kept: Kept) -> tuple[ColumnElement[bool], ...]:
 
 def _purge(conn: Connection, now_us: int, most: int) -> int:
     old = select(_t.organization_id, _t.id).where(_t.state == "ended", _t.due_us < now_us).limit(most)
-    rows = conn.execute(old).all()
-    for organization_id, response_id in rows:
-        conn.execute(delete(tables.responses).where(_t.organization_id == organization_id, _t.id == response_id))
-    return len(rows)
+    return conn.execute(delete(tables.responses).where(tuple_(_t.organization_id, _t.id).in_(old))).rowcount
 
 
 def _kept(row: RowMapping) -> Kept:
