@@ -169,9 +169,9 @@ class Background:
             await asyncio.sleep(2 * self._heartbeat_s)
             try:
                 await self._attend()
-                if self._clock.monotonic() >= purge_at:
-                    if await self._store.purge(_PURGED_AT_ONCE) < _PURGED_AT_ONCE:
-                        purge_at = self._clock.monotonic() + _PURGE_S  # Else there is more, at the next pass.
+                due = self._clock.monotonic() >= purge_at
+                if due and await self._store.purge(_PURGED_AT_ONCE) < _PURGED_AT_ONCE:
+                    purge_at = self._clock.monotonic() + _PURGE_S  # Else there is more, at the next pass.
             except BookUnavailable as error:
                 log.info("background responses are not attended to: %s", error)
 
