@@ -15,7 +15,7 @@ from botocore import UNSIGNED  # type: ignore[import-untyped]
 from botocore.config import Config  # type: ignore[import-untyped]
 from botocore.exceptions import ClientError, EventStreamError  # type: ignore[import-untyped]
 
-from tests.contract.test_bedrock_chat import CLAUDE, PRICES, answered, configured, told
+from tests.contract.test_bedrock_chat import ARN, CLAUDE, PRICES, answered, configured, told
 from tests.contract.test_bedrock_chat import aws as aws
 from tests.contract.test_bedrock_chat import house as house
 from tests.contract.test_bedrock_messages import MESSAGE
@@ -25,6 +25,7 @@ from tests.story.conftest import Open
 from tests.story.house import INPUT, OUTPUT, House
 from tests.upstreams.bedrock import (
     ACCESS_KEY,
+    REGION,
     SECRET_KEY,
     Bedrock,
     event,
@@ -157,6 +158,23 @@ async def test_tiers_and_guardrails_go_along_signed(open_house: Open, aws: Bedro
     assert aws.last.signed
     assert aws.last.headers["x-amzn-bedrock-guardrailidentifier"] == "g1"
     assert "x-amzn-bedrock-guardrailidentifier" in aws.last.headers["authorization"]
+
+
+@pytest.mark.parametrize("model", [CLAUDE, ARN, "amazon.nova-pro-v1:0"])
+async def test_the_path_upstream_is_the_one_boto3_asks_for(house: House, aws: Bedrock, model: str) -> None:
+    aws.replies = [answered({"text": "hello"})]
+
+    def run() -> None:
+        session = boto3.session.Session(aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY)
+        with closing(
+            session.client("bedrock-runtime", region_name=REGION, endpoint_url=aws.url, config=Config(**ONCE))
+        ) as client:
+            client.converse(modelId=model, messages=HI)
+
+    await asyncio.to_thread(run)
+    assert aws.last.signed
+    await house.call(f"aws/{model}")
+    assert aws.asked[0].path == aws.asked[1].path
 
 
 @pytest.mark.parametrize("bound", [{}, {"inferenceConfig": {"maxTokens": 100_000, "temperature": 0.5}}])
