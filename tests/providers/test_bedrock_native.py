@@ -8,6 +8,7 @@ import pytest
 
 from faregate.core.call import Candidate
 from faregate.core.price import PriceCard
+from faregate.errors import InvalidRequest
 from faregate.providers.bedrock_native import body_of
 from tests.core.asks.test_bedrock import call
 
@@ -43,3 +44,20 @@ def test_above_the_models_own_maximum_nothing_is_asked() -> None:
 def test_what_must_not_change_goes_byte_for_byte() -> None:
     asked = call("converse", inferenceConfig={"maxTokens": 7})
     assert body_of(asked, WHERE, None) is asked.raw_body
+
+
+def thinking(budget: int) -> dict[str, Any]:
+    return {"thinking": {"type": "enabled", "budget_tokens": budget}}
+
+
+def test_thinking_is_kept_below_the_bound() -> None:
+    made = json.loads(body_of(call("invoke", max_tokens=9000, **thinking(8000)), WHERE, 4000))
+    assert (made["max_tokens"], made["thinking"]["budget_tokens"]) == (4000, 2000)
+    asked = call("converse", inferenceConfig={"maxTokens": 9000}, additionalModelRequestFields=thinking(8000))
+    made = json.loads(body_of(asked, WHERE, 4000))
+    assert made["additionalModelRequestFields"]["thinking"]["budget_tokens"] == 2000
+
+
+def test_no_room_for_thinking_is_told() -> None:
+    with pytest.raises(InvalidRequest, match="no room for thinking"):
+        body_of(call("invoke", max_tokens=9000, **thinking(8000)), WHERE, 100)

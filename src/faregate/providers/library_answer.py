@@ -120,6 +120,7 @@ def refusal(litellm: Any, error: Exception) -> LibraryAnswer | UpstreamError:
     if isinstance(error, litellm.APIConnectionError) or not isinstance(status, int) or not 400 <= status <= 599:
         return UpstreamError(f"the call to the provider failed ({type(error).__name__})")
     said = str(getattr(error, "message", "") or error).removeprefix(f"litellm.{type(error).__name__}: ")
+    said = said.partition(" To drop")[0]  # advice for those who call the library themselves
     inner = {"message": said[:_MOST_MESSAGE], "type": _type_of(status), "param": None, "code": None}
     body = orjson.dumps({"error": inner}, default=str)
     return LibraryAnswer(status, "application/json", _once(body), _retry_after(error))

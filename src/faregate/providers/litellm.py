@@ -9,6 +9,7 @@ shape and is metered as that; counts of its own making (zeros, a tokenizer's gue
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Final, cast
@@ -60,6 +61,7 @@ CHAT_FIELDS: Final = frozenset(
 EMBEDDING_FIELDS: Final = frozenset({"dimensions", "encoding_format", "input", "user"})
 _TOOLS: Final = frozenset({"function", "custom"})
 """Other types make the library itself go somewhere."""
+_SECRETS: Final = re.compile(rb"\b(?:sk-|gsk_|xai-|AIza|AKIA|ASIA|hf_|r8_|pplx-|org-)[A-Za-z0-9_*-]{4,}")
 _REDACTED: Final = b"[redacted]"
 
 
@@ -119,10 +121,10 @@ class LiteLLMProvider:
         return passed_down(answer.headers)
 
     def redact(self, body: bytes) -> bytes:
-        """An error body without the configured secrets."""
+        """An error body without the configured secrets, and without what looks like a vendor's key."""
         for secret in self._secrets:
             body = body.replace(secret, _REDACTED)
-        return body
+        return _SECRETS.sub(_REDACTED, body)
 
     # ----------------------------------------------------------------------------------------------------
 

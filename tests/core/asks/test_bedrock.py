@@ -34,6 +34,13 @@ def test_the_bound(endpoint: str, body: dict[str, Any], most: int | None, cappab
     assert (asked.per_choice, asked.choices, asked.cappable) == (most, 1, cappable)
 
 
+def test_thinking_has_a_least() -> None:
+    thinking = {"thinking": {"type": "enabled", "budget_tokens": 8000}}
+    assert asked_output(call("invoke", max_tokens=9000, **thinking)).least == 2048
+    assert asked_output(call("converse", additionalModelRequestFields=thinking)).least == 2048
+    assert asked_output(call("converse")).least == 0
+
+
 @pytest.mark.parametrize("value", [-1, 10**9, 1.5, "9", True, []])
 def test_a_bound_that_is_none_is_refused(value: object) -> None:
     with pytest.raises(InvalidRequest) as caught:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,10 @@ async def test_many_first_calls_load_it_once() -> None:
     place = candidate("anthropic", "claude-sonnet-4-5")
     made = await asyncio.gather(*(crossing.request(chat(max_tokens=at + 1), place, None) for at in range(8)))
     assert [crossed.body["max_tokens"] for crossed in made] == list(range(1, 9))
+
+
+def test_bedrocks_pictures_are_not_fetched_either() -> None:
+    library.load()
+    factory = import_module("litellm.litellm_core_utils.prompt_templates.factory")
+    with pytest.raises(ValueError, match="data: URLs only"):
+        factory.BedrockImageProcessor.get_image_details("https://127.0.0.1:9/x.png")

@@ -9,7 +9,7 @@ from faregate.core.asks.shape import MAX_TOKENS, ONE_REQUEST, Allowances, Asked,
 from faregate.core.call import Call
 from faregate.errors import InvalidRequest
 
-_LEAST_WITH_THINKING = 2048
+LEAST_WITH_THINKING = 2048
 """The smallest thinking budget there is, and as much again for what is said after it."""
 _TOOL_TOKENS = 804
 """The prompt that makes tools work: Anthropic documents 159 to 804 tokens, by model and `tool_choice`."""
@@ -25,9 +25,13 @@ def messages_output(call: Call) -> Asked:
     most = whole(call.body, "max_tokens", 0, MAX_TOKENS)
     if most is None:
         raise InvalidRequest("max_tokens is required", param="max_tokens")
-    thinking = call.body.get("thinking")
-    thinks = isinstance(thinking, dict) and thinking.get("type") == "enabled"
-    return Asked(most, 1, True, "max_tokens", least=_LEAST_WITH_THINKING if thinks else 0)
+    return Asked(most, 1, True, "max_tokens", least=least_of(call.body))
+
+
+def least_of(fields: Mapping[str, object]) -> int:
+    """The least output that leaves room for the `thinking` asked for."""
+    thinking = fields.get("thinking")
+    return LEAST_WITH_THINKING if isinstance(thinking, dict) and thinking.get("type") == "enabled" else 0
 
 
 def messages_input(call: Call, allow: Allowances) -> Input:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from faregate.core.asks.anthropic import messages_input
+from faregate.core.asks.anthropic import least_of, messages_input
 from faregate.core.asks.shape import MAX_CHOICES, MAX_TOKENS, Allowances, Asked, Input, whole
 from faregate.core.call import Call
 from faregate.errors import InvalidRequest
@@ -26,7 +26,9 @@ INVOKE_BOUNDS = (
 def converse_output(call: Call) -> Asked:
     """`inferenceConfig.maxTokens`, else the model's own maximum; it can be lowered either way."""
     bounds = bounds_in(call.body, CONVERSE_BOUNDS)
-    return Asked(next(iter(bounds.values()), None), 1, True, "inferenceConfig.maxTokens" if bounds else None)
+    more = call.body.get("additionalModelRequestFields")
+    least = least_of(more) if isinstance(more, dict) else 0
+    return Asked(next(iter(bounds.values()), None), 1, True, "inferenceConfig.maxTokens" if bounds else None, least)
 
 
 def invoke_output(call: Call) -> Asked:
@@ -34,7 +36,7 @@ def invoke_output(call: Call) -> Asked:
     bounds = bounds_in(call.body, INVOKE_BOUNDS)
     path = max(bounds, key=bounds.__getitem__, default=())
     choices = whole(call.body, "n", 1, MAX_CHOICES) or 1
-    return Asked(bounds.get(path), choices, bool(bounds), ".".join(path) or None)
+    return Asked(bounds.get(path), choices, bool(bounds), ".".join(path) or None, least_of(call.body))
 
 
 def converse_input(call: Call, allow: Allowances) -> Input:

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NoReturn
 
 from faregate.errors import InvalidRequest
 
@@ -48,10 +48,22 @@ def load() -> Any:
                 _warm_up(litellm)
             for name in _LOGGERS:
                 logging.getLogger(name).disabled = True  # it quotes requests
+            _fetch_nothing()
             litellm.telemetry = False
             litellm.suppress_debug_info = True
             _loaded.append(litellm)
     return _loaded[0]
+
+
+def _fetch_nothing() -> None:
+    """Bedrock's pictures are fetched by a way of their own, which the size limit does not bound."""
+
+    def refuse(image_url: object) -> NoReturn:
+        raise ValueError("pictures are taken as data: URLs only")
+
+    factory = import_module("litellm.litellm_core_utils.prompt_templates.factory")
+    for name in ("get_image_details", "get_image_details_async"):
+        setattr(factory.BedrockImageProcessor, name, staticmethod(refuse))
 
 
 def _warm_up(litellm: Any) -> None:
