@@ -336,3 +336,15 @@ async def test_a_doubled_key_goes_out_once(talk: House, talker: Talker) -> None:
 
 async def _heard(talker: Talker, kind: str) -> bool:
     return kind in talker.kinds()
+
+
+async def test_a_response_that_was_never_said_to_begin_is_charged_when_it_is_done(talk: House, talker: Talker) -> None:
+    talker.hang = True
+    async with line(talk) as one:
+        await one.say("response.cancel", response_id="resp_of_nobody")
+        assert (await one.until("response.done"))["response"]["id"] == "resp_of_nobody"
+        await one.say("response.cancel", response_id="resp_of_nobody")
+        await one.until("response.done")
+    await talk.settled()
+    charges = [record.charge_microcredits for record in await talk.records() if record.outcome != "released"]
+    assert charges == [10 * INPUT + OUTPUT]

@@ -59,6 +59,8 @@ class Turn:
     began: float
     event_id: object = None
     """Of the client's event that asked for it."""
+    sent: bool = False
+    """The provider was asked for it."""
     fresh_before: int = 0
     text_tokens: int = 0
     audio_tokens: int = 0

@@ -165,14 +165,16 @@ class Session:
             raise InvalidRequest(f"at most {MOST_TURNS} responses at a time")
         response = inner(event, "response")
         turn = await self._fares.take(self._bound(response), self._talk.tokens)
+        turn.event_id = event.get("event_id")
+        self._pending.append(turn)  # From here on it is ended with the session, whatever interrupts us.
         try:
             cap = self._fares.cap(turn)
             await self._fares.forward(turn)
         except FaregateError:
+            self._pending.remove(turn)
             await self._fares.release(turn)
             raise
-        turn.event_id = event.get("event_id")
-        self._pending.append(turn)
+        turn.sent = True
         if cap is None:
             return event
         name = next((name for name in _BOUNDS if name in response), self._talk.bound_name)
@@ -259,9 +261,14 @@ class Session:
 
     async def _created(self, response_id: str) -> None:
         """A response begins: one that was asked for, or the server's own idea."""
-        turn = self._pending.pop(0) if self._pending else await self._unasked(response_id)
+        asked = next((turn for turn in self._pending if turn.sent), None)
+        if asked is not None:
+            self._pending.remove(asked)
+        turn = asked or await self._unasked(response_id)
         turn.fresh_before = self._talk.fresh
         self._turns[response_id] = turn
+        if asked is None:
+            await self._fares.forward(turn)
         if self._client is None:
             await self._cancel(response_id)
 
@@ -273,18 +280,17 @@ class Session:
             self._refused = error
             await self._cancel(response_id)
             turn = await self._fares.guard(self._talk.tokens)
-        await self._fares.forward(turn)
         return turn
 
     async def _done(self, response: Event, text: str) -> None:
         """The charge is recorded before the client hears that it is done."""
         response_id = str(response.get("id"))
-        turn = self._turns.pop(response_id, None)
-        if turn is None:
-            if response_id in self._ended:
-                return
-            turn = await self._fares.guard(self._talk.tokens)
+        if response_id in self._ended:
+            return
+        if response_id not in self._turns:
+            turn = self._turns[response_id] = await self._fares.guard(self._talk.tokens)
             await self._fares.forward(turn)
+        turn = self._turns.pop(response_id)
         self._ended.append(response_id)
         reading = replace(self._read(text), delivered_tokens=turn.text_tokens + turn.audio_tokens)
         self._talk.done(inner(response, "usage"), turn.fresh_before)
@@ -293,7 +299,7 @@ class Session:
     async def _not_begun(self, event_id: object) -> None:
         """An event was refused: if it was one that asked for a response, none will come."""
         for turn in self._pending:
-            if turn.event_id == event_id or turn.event_id is None:
+            if turn.sent and (turn.event_id == event_id or turn.event_id is None):
                 self._pending.remove(turn)
                 await self._fares.release(turn)
                 return
