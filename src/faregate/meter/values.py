@@ -89,6 +89,10 @@ def _whole(value: object) -> int | None:
     return None
 
 
+_MOST_DIGITS = 50
+"""Fewer than exact arithmetic keeps (core.money): nobody means more."""
+
+
 def decimal(value: object) -> Decimal | None:
     """A number that is not negative, as an exact decimal without trailing zeros; None when unknown."""
     if value is None or isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
@@ -97,7 +101,7 @@ def decimal(value: object) -> Decimal | None:
         number = Decimal(str(value)) if not isinstance(value, str) or len(value) <= 64 else Decimal("NaN")
     except InvalidOperation:
         return None
-    if not number.is_finite() or number < 0 or abs(number.adjusted()) > 64:
+    if not number.is_finite() or number < 0 or abs(number.adjusted()) > _MOST_DIGITS:
         return None
     return plain(number)
 
