@@ -200,3 +200,22 @@ def _loop_s(catalog: LayeredCatalog) -> float:
     for _ in range(1000):
         catalog.card(provider="openai", kind="openai", model="gpt-5", organization_id=None, now_us=NOW_US)
     return time.perf_counter() - started
+
+
+@pytest.mark.parametrize(
+    ("model", "per_million", "long"),
+    [
+        ("us.anthropic.claude-sonnet-4-20250514-v1:0", "3", "6"),
+        ("anthropic.claude-sonnet-4-5-20250929-v1:0", "3", "6"),
+        ("eu.anthropic.claude-sonnet-4-5-20250929-v1:0", "3.3", "6.6"),
+    ],
+)
+def test_bedrocks_regional_sonnets_have_their_long_context(model: str, per_million: str, long: str) -> None:
+    card = LayeredCatalog().card(provider="bedrock", kind="bedrock", model=model, organization_id=None, now_us=NOW_US)
+    assert card is not None
+    (step,) = card.long_context
+    assert (step.above, card.rates["input"], step.rates["input"]) == (
+        200_000,
+        Decimal(per_million).scaleb(-6),
+        Decimal(long).scaleb(-6),
+    )
