@@ -111,7 +111,8 @@ class Runtime:
         settings, boot = self.settings, f"{self.clock.now_us():016d}-{uuid7().hex[-8:]}"
         timing = settings.timing
         self.metrics = Metrics(self.metrics_dir)
-        self.ledger = Ledger(settings.book_url, now_us=self.clock.now_us, clerk=self.clerk)
+        metered = settings.stripe.metered
+        self.ledger = Ledger(settings.book_url, now_us=self.clock.now_us, clerk=self.clerk, metered=metered)
         self.pipe = Store(redis_url(settings))
         self.gate = RedisGate(
             self.pipe,

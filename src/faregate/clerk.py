@@ -17,7 +17,8 @@ def main(task: dict[str, Any]) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which lets the workers finish first.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    Clerk(task["url"], socket.socket(fileno=task["fd"]), task["watch"], task["patience_s"]).run()
+    listener = socket.socket(fileno=task["fd"])
+    Clerk(task["url"], listener, task["watch"], task["patience_s"], metered=task["metered"]).run()
     return 0
 
 

@@ -56,6 +56,7 @@ class _Clerk:
         self.path = str(self._path)
         self._url = settings.book_url
         self._patience_s = settings.timing.shutdown_s + 10
+        self._metered = settings.stripe.metered
         self._watch, self._keep = os.pipe()
         self._path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -86,7 +87,13 @@ class _Clerk:
     def _start(self) -> subprocess.Popen[bytes]:
         self._started_at = time.monotonic()
         listening, watch = self._listener.fileno(), self._watch
-        task = {"url": self._url, "fd": listening, "watch": watch, "patience_s": self._patience_s}
+        task = {
+            "url": self._url,
+            "fd": listening,
+            "watch": watch,
+            "patience_s": self._patience_s,
+            "metered": self._metered,
+        }
         return subprocess.Popen(  # noqa: S603  # ourselves
             [sys.executable, "-m", "faregate.clerk", json.dumps(task)],
             pass_fds=(listening, watch),

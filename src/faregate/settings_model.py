@@ -216,7 +216,7 @@ class Auth(Section):
 
 
 class Stripe(Section):
-    """Where billed usage is metered."""
+    """Where billed usage is metered, for organizations with a Stripe customer."""
 
     api_key: OptionalApiKey = None
     """Unset: nothing is sent to Stripe."""
@@ -224,6 +224,13 @@ class Stripe(Section):
     """Stripe's API, or a stand-in for tests."""
     event_name: str = Field(default="llm_usage", min_length=1, max_length=100)
     """The meter's event name."""
+    meter: Literal["external", "all"] = "external"
+    """external: usage of services outside; all: every charge of credits that has a usage record, too."""
+
+    @property
+    def metered(self) -> Literal["off", "external", "all"]:
+        """Which usage is metered."""
+        return "off" if self.api_key is None else self.meter
 
 
 # Providers ----------------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ async def opened(settings: Settings, *, create: bool = False) -> AsyncIterator[B
     with suppress(OSError):
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     schema.prepare(settings.book_url)
-    ledger = Ledger(settings.book_url)
+    ledger = Ledger(settings.book_url, metered=settings.stripe.metered)
     pipe = await connected(settings)
     try:
         await ledger.bootstrap(None)

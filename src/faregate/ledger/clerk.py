@@ -19,11 +19,13 @@ import orjson
 
 from faregate.core.call import Committed, Record
 from faregate.core.codec import decode_record
+from faregate.core.metering import Metered
 from faregate.errors import BookRefused
 from faregate.ledger.batcher import MAX_BATCH
 from faregate.ledger.clerk_wire import HEAD, Frames, answer_of
 from faregate.ledger.committer import Committer
 from faregate.ledger.engine import wall_us, writer_engine
+from faregate.ledger.metering import metering
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +55,16 @@ class Clerk:
     A worker whose parent was killed still finishes its calls: it is waited for, up to `patience_s`.
     """
 
-    def __init__(self, database_url: str, listener: socket.socket, watch: int, patience_s: float) -> None:
-        self._committer = Committer(writer_engine(database_url), wall_us)
+    def __init__(
+        self,
+        database_url: str,
+        listener: socket.socket,
+        watch: int,
+        patience_s: float,
+        *,
+        metered: Metered = "off",
+    ) -> None:
+        self._committer = Committer(metering(writer_engine(database_url), metered), wall_us)
         self._selector = selectors.DefaultSelector()
         self._listener = listener
         self._watch = watch

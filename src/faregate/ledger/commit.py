@@ -21,6 +21,7 @@ from faregate.ledger import tables
 from faregate.ledger.dialect import Row, among, insert_many, insert_returning
 from faregate.ledger.engine import wall_us
 from faregate.ledger.kept import note_ended
+from faregate.ledger.metering import ChargesMetered
 from faregate.ledger.posting import Line, Posting, from_json
 from faregate.ledger.rollups import Rollups
 from faregate.ledger.rows import COUNTS, card_row, difference, storable, usage_row
@@ -92,6 +93,7 @@ class _Batch:
         self.posting = Posting(conn, (record.account_id for record in records), now_us)
         self.windows = Windows(conn)
         self.rollups = Rollups(conn)
+        self.metered = ChargesMetered(conn)
         self.booked: dict[str, Booked] = {}
         self.adjustments: list[Row] = []
         self.ended: list[Record] = []
@@ -153,6 +155,7 @@ class _Batch:
             self.ended.append(record)
         self.windows.move(record)
         self.rollups.move(record)
+        self.metered.move(record)
         if entry_id is not None:
             line = Line(reason=_reason(record, "usage"), description=record.description, usage_id=usage_id)
             self._charge(record, line, entry_id)
@@ -193,6 +196,7 @@ class _Batch:
             if record.upstream_id is not None:
                 self.ended.append(record)
             self.rollups.move(change)
+            self.metered.move(change)
             self.adjustments.append(self._row(change, usage_id, entry_id))
             line = Line(reason="adjustment", description=record.description, usage_id=usage_id)
         if entry_id is not None:
@@ -247,6 +251,7 @@ class _Batch:
         insert_many(self.conn, tables.usage_records, self.adjustments)
         self.rollups.flush()
         self.windows.flush()
+        self.metered.flush(self.now_us)
         if self.ended:
             note_ended(self.conn, self.ended, self.now_us)
 

@@ -11,12 +11,14 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from faregate.core.call import Committed, Record
+from faregate.core.metering import Metered
 from faregate.errors import InvalidRequest
 from faregate.ledger.batcher import MAX_BATCH, MAX_QUEUED, Writer
 from faregate.ledger.claims import do_once, next_step
 from faregate.ledger.clerk_line import ClerkLine
 from faregate.ledger.engine import reader_engine, wall_us, writer_engine
 from faregate.ledger.faults import is_refusal, unavailable
+from faregate.ledger.metering import metering
 from faregate.ledger.postgres import on_loop
 
 LANES = 1
@@ -42,11 +44,15 @@ class Database:
         max_batch: int = MAX_BATCH,
         max_queued: int = MAX_QUEUED,
         clerk: str | None = None,
+        metered: Metered = "off",
     ) -> None:
-        """`clerk`: the socket of the process that commits records for all workers (SQLite)."""
+        """`clerk`: the socket of the process that commits records for all workers (SQLite).
+
+        `metered`: which usage is also queued for the organizations' meters (ledger.metering).
+        """
         self.url = database_url
         self.now_us = now_us
-        self._write_engine = writer_engine(database_url, size=lanes)
+        self._write_engine = metering(writer_engine(database_url, size=lanes), metered)
         self._read_engine = reader_engine(database_url, readers)
         self._on_loop = self._read_engine.dialect.is_async
         self._reading: set[asyncio.Task[object]] = set()

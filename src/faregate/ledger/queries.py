@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from decimal import Decimal
 
+from faregate.core.metering import Metered
 from faregate.ledger.accounts import Accounts
 from faregate.ledger.admin_audit import AdminAudit
 from faregate.ledger.audit import Finding, audit
@@ -28,8 +29,16 @@ from faregate.ledger.usage import UsageRecords
 class Ledger:
     """One process's book. Open it after forking, on a database that `schema.prepare` has brought up."""
 
-    def __init__(self, database_url: str, *, now_us: Callable[[], int] = wall_us, clerk: str | None = None) -> None:
-        self.database = Database(database_url, now_us=now_us, clerk=clerk)
+    def __init__(
+        self,
+        database_url: str,
+        *,
+        now_us: Callable[[], int] = wall_us,
+        clerk: str | None = None,
+        metered: Metered = "off",
+    ) -> None:
+        """`clerk`, `metered`: as in Database."""
+        self.database = Database(database_url, now_us=now_us, clerk=clerk, metered=metered)
         self.book = SqlBook(self.database)
         self.accounts = Accounts(self.database)
         self.organizations = Organizations(self.database)

@@ -441,19 +441,67 @@ external_ids = Table(
     _big("created_us"),
 )
 
+metered = Table(
+    "metered",
+    metadata,
+    Column("organization_id", TEXT, primary_key=True),
+    Column("source_id", TEXT, primary_key=True),
+    _text("customer"),
+    _exact("amount"),  # USD; negative: a correction
+    _big("occurred_us"),
+    _big("window_us", null=True),  # the end of the window it was summed into; null: of none yet
+    _big("created_us"),
+    Index(
+        "ix_metered_open",
+        "organization_id",
+        "customer",
+        "occurred_us",
+        sqlite_where=text("window_us IS NULL"),
+        postgresql_where=text("window_us IS NULL"),
+    ),
+)
+
+meter_sums = Table(
+    "meter_sums",
+    metadata,
+    Column("organization_id", TEXT, primary_key=True),
+    Column("customer", TEXT, primary_key=True),
+    _exact("carry"),  # USD that are summed and in no event yet
+    _big("window_us"),  # the end of the newest window that is closed
+)
+
 outbox = Table(
     "outbox",
     metadata,
-    _id(),
+    _id(),  # the identifier the other side knows it by
     _text("organization_id"),
-    _text("kind"),
-    _text("body"),
+    _text("customer"),
+    _text("meter"),
+    _big("window_us"),
+    _big("timestamp_s"),
+    _big("value"),  # micro-USD
     _text("state"),
     Column("attempts", Integer, nullable=False),
     _big("due_us"),
+    _big("lease_us", null=True),
+    _big("tried_us", null=True),  # the first try that may have been applied; null: there was none
+    _text("code", null=True),  # how the last try ended
     _big("created_us"),
+    _big("updated_us"),
+    CheckConstraint("state IN ('queued', 'sending', 'sent', 'dead')", name="state"),
+    CheckConstraint("value > 0", name="value"),
     Index("ix_outbox_state_due_us", "state", "due_us"),
+    Index("ix_outbox_customer_meter_timestamp_s", "customer", "meter", "timestamp_s"),
+    Index(
+        "uq_outbox_sending",
+        "customer",
+        "meter",
+        unique=True,
+        sqlite_where=text("state = 'sending'"),
+        postgresql_where=text("state = 'sending'"),
+    ),
 )
+"""Meter events on their way to Stripe; one at a time for each customer and meter."""
 
 admin_audit = Table(
     "admin_audit",

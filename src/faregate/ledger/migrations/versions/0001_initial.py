@@ -111,18 +111,65 @@ def _create_tables() -> None:
         sa.UniqueConstraint("uuid", name=op.f("uq_organizations_uuid")),
     )
     op.create_table(
+        "metered",
+        sa.Column("organization_id", TEXT, nullable=False),
+        sa.Column("source_id", TEXT, nullable=False),
+        sa.Column("customer", TEXT, nullable=False),
+        sa.Column("amount", EXACT, nullable=False),
+        sa.Column("occurred_us", sa.BigInteger(), nullable=False),
+        sa.Column("window_us", sa.BigInteger(), nullable=True),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("organization_id", "source_id", name=op.f("pk_metered")),
+    )
+    op.create_index(
+        "ix_metered_open",
+        "metered",
+        ["organization_id", "customer", "occurred_us"],
+        unique=False,
+        sqlite_where=sa.text("window_us IS NULL"),
+        postgresql_where=sa.text("window_us IS NULL"),
+    )
+    op.create_table(
+        "meter_sums",
+        sa.Column("organization_id", TEXT, nullable=False),
+        sa.Column("customer", TEXT, nullable=False),
+        sa.Column("carry", EXACT, nullable=False),
+        sa.Column("window_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("organization_id", "customer", name=op.f("pk_meter_sums")),
+    )
+    op.create_table(
         "outbox",
         sa.Column("id", TEXT, nullable=False),
         sa.Column("organization_id", TEXT, nullable=False),
-        sa.Column("kind", TEXT, nullable=False),
-        sa.Column("body", TEXT, nullable=False),
+        sa.Column("customer", TEXT, nullable=False),
+        sa.Column("meter", TEXT, nullable=False),
+        sa.Column("window_us", sa.BigInteger(), nullable=False),
+        sa.Column("timestamp_s", sa.BigInteger(), nullable=False),
+        sa.Column("value", sa.BigInteger(), nullable=False),
         sa.Column("state", TEXT, nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("due_us", sa.BigInteger(), nullable=False),
+        sa.Column("lease_us", sa.BigInteger(), nullable=True),
+        sa.Column("tried_us", sa.BigInteger(), nullable=True),
+        sa.Column("code", TEXT, nullable=True),
         sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.Column("updated_us", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("state IN ('queued', 'sending', 'sent', 'dead')", name=op.f("ck_outbox_state")),
+        sa.CheckConstraint("value > 0", name=op.f("ck_outbox_value")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
     )
     op.create_index("ix_outbox_state_due_us", "outbox", ["state", "due_us"], unique=False)
+    op.create_index(
+        "ix_outbox_customer_meter_timestamp_s", "outbox", ["customer", "meter", "timestamp_s"], unique=False
+    )
+    op.create_index(
+        "uq_outbox_sending",
+        "outbox",
+        ["customer", "meter"],
+        unique=True,
+        sqlite_where=sa.text("state = 'sending'"),
+        postgresql_where=sa.text("state = 'sending'"),
+    )
     op.create_table(
         "prices",
         sa.Column("id", TEXT, nullable=False),
