@@ -46,11 +46,11 @@ def test_what_grows_without_end_is_refused_at_once_and_by_name(bomb: dict[str, A
         "functions[0]": {"functions": [{"name": "f", "parameters": bomb}]},
         "response_format": {"response_format": {"type": "json_schema", "json_schema": {"schema": bomb}}},
     }
-    began = time.monotonic()
+    began = time.thread_time()
     with pytest.raises(InvalidRequest) as caught:
         check_schemas(bodies[where])
     assert caught.value.param == where
-    assert time.monotonic() - began < 1
+    assert time.thread_time() - began < 1
 
 
 @pytest.mark.parametrize(
