@@ -33,7 +33,7 @@ from faregate.chores import Chores
 from faregate.clock import SystemClock
 from faregate.core.call import Principal
 from faregate.core.estimate import CallEstimator, EstimateSettings
-from faregate.core.ids import uuid7
+from faregate.core.ids import uuid7_hex
 from faregate.credits import embedded
 from faregate.credits.gate import GateTiming, RedisGate
 from faregate.credits.store import Store
@@ -108,7 +108,7 @@ class Runtime:
     _loops: list[asyncio.Task[None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        settings, boot = self.settings, f"{self.clock.now_us():016d}-{uuid7().hex[-8:]}"
+        settings, boot = self.settings, f"{self.clock.now_us():016d}-{uuid7_hex()[-8:]}"
         timing = settings.timing
         self.metrics = Metrics(self.metrics_dir)
         metered = settings.stripe.metered

@@ -14,7 +14,7 @@ from decimal import Decimal
 from faregate.background import Background
 from faregate.core.call import Call, Candidate, Committed, Estimate, Principal, Record
 from faregate.core.codec import encode_record
-from faregate.core.ids import uuid7
+from faregate.core.ids import uuid7_hex
 from faregate.core.money import credits, plain
 from faregate.core.price import Cost
 from faregate.core.truth import finished_record, running_record
@@ -106,7 +106,7 @@ class Flow:
         for _ in range(3):
             self._allow(principal)
             account_id = await self._accounts.resolve(principal, inbound.headers.get("x-faregate-account"))
-            call = dialect.read(inbound, principal, account_id, f"call_{uuid7().hex}")
+            call = dialect.read(inbound, principal, account_id, f"call_{uuid7_hex()}")
             now_us = self._clock.now_us()
             call, keeper = await self._background.continued(call, principal)
             candidates = self._router.candidates(call.model, endpoint=call.endpoint, principal=principal, now_us=now_us)

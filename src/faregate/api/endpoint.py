@@ -19,7 +19,7 @@ from faregate.api.http import Reply, Request, header_map, presented_key, query_m
 from faregate.api.idempotency import answer_once
 from faregate.api.services import Services
 from faregate.auth.scopes import Scope as KeyScope
-from faregate.core.ids import uuid7
+from faregate.core.ids import uuid7_hex
 from faregate.errors import FaregateError, NotFound
 from faregate.ports import ClientGone
 
@@ -59,7 +59,7 @@ class Endpoint:
         await asyncio.shield(task)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = f"req_{uuid7().hex}"
+        request_id = f"req_{uuid7_hex()}"
         try:
             reply = await self._answer(scope, receive, request_id)
         except ClientGone:
@@ -100,4 +100,4 @@ class Endpoint:
 async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
     """For paths that nobody serves."""
     reply = error_reply(NotFound("no such path"))
-    await send_reply(send, reply, f"req_{uuid7().hex}")
+    await send_reply(send, reply, f"req_{uuid7_hex()}")

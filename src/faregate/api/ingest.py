@@ -19,7 +19,7 @@ from faregate.api.services import Services
 from faregate.auth.scopes import Scope
 from faregate.core.call import Record
 from faregate.core.codec import encode_record
-from faregate.core.ids import uuid7
+from faregate.core.ids import uuid7_hex
 from faregate.core.money import MAX_MICROCREDITS
 from faregate.errors import (
     BookUnavailable,
@@ -43,7 +43,7 @@ _ROUNDS = 3
 async def hold_of(services: Services) -> tuple[str, bool]:
     """A hold id for the request's charge, and whether it derives from the request's Idempotency-Key."""
     name = await services.ledger.idempotency.claim()
-    return f"api_{name or uuid7().hex}", name is not None
+    return f"api_{name or uuid7_hex()}", name is not None
 
 
 # One ----------------------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ async def _guard(
 
 def _guard_record(services: Services, request: Request, organization_id: str, account_id: str) -> Record:
     return Record(
-        hold_id=f"guard_{uuid7().hex}",
+        hold_id=f"guard_{uuid7_hex()}",
         hold_kind="guard",
         kind="actual",
         organization_id=organization_id,

@@ -19,7 +19,7 @@ from faregate.api.services import Services
 from faregate.auth.scopes import Scope
 from faregate.core.call import Committed, Principal, Record, Snapshot, bucket_of
 from faregate.core.codec import encode_record
-from faregate.core.ids import uuid7
+from faregate.core.ids import uuid7_hex
 from faregate.errors import (
     BookUnavailable,
     Conflict,
@@ -103,7 +103,7 @@ async def deduct(services: Services, request: Request, debit: Debit) -> tuple[En
     require_live(request.principal)
     name = await services.ledger.idempotency.claim()
     if name is None:
-        return await _deduct(services, request, debit, f"api_{uuid7().hex}", keyed=False)
+        return await _deduct(services, request, debit, f"api_{uuid7_hex()}", keyed=False)
     return await _deduct(services, request, debit, f"api_{name}", keyed=True)
 
 

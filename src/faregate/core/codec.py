@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from datetime import datetime
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -17,6 +18,7 @@ from faregate.core.price import LongContext, PriceCard
 
 _DECIMALS = ("cost_usd", "multiplier", "markup_percent", "credits_per_usd")
 _RECORD_FIELDS = tuple(f.name for f in fields(Record) if f.name != "encoded")
+_values_of = attrgetter(*_RECORD_FIELDS)
 _HOLD_FIELDS = tuple(f.name for f in fields(Hold) if f.name != "asked_at")
 _CARD_CACHE_SIZE = 1024
 
@@ -38,7 +40,7 @@ def encode_record(record: Record) -> bytes:
     """A record as JSON; decimals as strings, the card whole. Encoded once, however often it is asked for."""
     if record.encoded is not None:
         return record.encoded
-    out: dict[str, object] = {name: getattr(record, name) for name in _RECORD_FIELDS}
+    out: dict[str, object] = dict(zip(_RECORD_FIELDS, _values_of(record), strict=True))
     if record.card is not None:
         out["card"] = _card_fragment(record.card)
     encoded = orjson.dumps(out, default=_default)

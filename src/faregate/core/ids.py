@@ -14,10 +14,17 @@ _last = 0
 
 
 def uuid7() -> UUID:
-    """A UUIDv7 (RFC 9562): milliseconds, then 74 random bits; each greater than the one before.
+    """A UUIDv7 (RFC 9562): milliseconds, then 74 random bits; each greater than the one before."""
+    return UUID(int=_next())
 
-    Within a millisecond the last value is raised by a random step, not by one: forked workers share `_last`.
-    """
+
+def uuid7_hex() -> str:
+    """The same as 32 hex digits."""
+    return f"{_next():032x}"
+
+
+def _next() -> int:
+    """Within a millisecond the last value is raised by a random step, not by one: forked workers share `_last`."""
     global _last
     noise = int.from_bytes(os.urandom(10)) >> 6
     with _lock:
@@ -26,9 +33,9 @@ def uuid7() -> UUID:
             value = _last + 1 + (noise & ((1 << _STEP_BITS) - 1))
         _last = value
     high, low = value >> 62, value & ((1 << 62) - 1)
-    return UUID(int=(high >> 12) << 80 | 0x7 << 76 | (high & 0xFFF) << 64 | 0b10 << 62 | low)
+    return (high >> 12) << 80 | 0x7 << 76 | (high & 0xFFF) << 64 | 0b10 << 62 | low
 
 
 def new_id(prefix: str) -> str:
     """`<prefix>_<32 hex digits>`, in order of creation: `acc_0199…`."""
-    return f"{prefix}_{uuid7().hex}"
+    return f"{prefix}_{uuid7_hex()}"

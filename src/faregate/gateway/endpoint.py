@@ -11,7 +11,7 @@ import logging
 
 from starlette.types import Receive, Scope, Send
 
-from faregate.core.ids import uuid7
+from faregate.core.ids import uuid7_hex
 from faregate.errors import FaregateError, MethodNotAllowed, RequestTooLarge
 from faregate.flow import Flow
 from faregate.gateway.asgi import AsgiReply, header_map, presented_key, read_body, refuse_key_in_url
@@ -48,7 +48,7 @@ class Endpoint:
         await asyncio.shield(task)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        reply = AsgiReply(receive, send, f"req_{uuid7().hex}")
+        reply = AsgiReply(receive, send, f"req_{uuid7_hex()}")
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("this path takes POST only")

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from faregate.background import Background
 from faregate.core.call import Call, Principal
-from faregate.core.ids import uuid7
+from faregate.core.ids import uuid7_hex
 from faregate.core.truth import polled_call
 from faregate.errors import FaregateError, MethodNotAllowed, NotFound, UpstreamError
 from faregate.gateway.asgi import AsgiReply, header_map, presented_key, read_body
@@ -61,7 +61,7 @@ class KeptEndpoint:
         await asyncio.shield(task)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        reply = AsgiReply(receive, send, f"req_{uuid7().hex}")
+        reply = AsgiReply(receive, send, f"req_{uuid7_hex()}")
         try:
             await self._answer(scope, receive, reply)
         except ClientGone:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 from starlette.types import Receive, Scope, Send
 
 from faregate.core.call import Call, Principal
-from faregate.core.ids import uuid7
+from faregate.core.ids import uuid7_hex
 from faregate.errors import FaregateError, InvalidRequest
 from faregate.gateway.asgi import header_map, presented_key
 from faregate.gateway.common import attribution_of, error_headers, model_of, multiplier_of
@@ -43,7 +43,7 @@ class RealtimeEndpoint:
         await asyncio.shield(task)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = f"req_{uuid7().hex}"
+        request_id = f"req_{uuid7_hex()}"
         await receive()  # websocket.connect
         try:
             session = await self._realtime.open(_inbound(scope, request_id), _read)

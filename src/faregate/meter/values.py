@@ -206,7 +206,10 @@ _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=s
 
 def raw_json(usage: Mapping[str, object]) -> bytes:
     """The usage object as JSON for the record, bounded."""
-    data = _COMPACT.encode(usage).encode("utf-8", "replace")
+    try:
+        data = orjson.dumps(usage)
+    except TypeError:  # a number that is too long for it, half a surrogate pair, a Decimal
+        data = _COMPACT.encode(usage).encode("utf-8", "replace")
     if len(data) <= MAX_RAW_USAGE_BYTES:
         return data
     return data[:MAX_RAW_USAGE_BYTES].decode("utf-8", "ignore").encode()

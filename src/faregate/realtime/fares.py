@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from faregate.core.call import Call, Candidate, Estimate, Principal, Record
-from faregate.core.ids import uuid7
+from faregate.core.ids import uuid7_hex
 from faregate.core.truth import Outcome, finished_record, progress_microcredits
 from faregate.core.usage import Reading, Usage
 from faregate.errors import BookUnavailable, InsufficientCredits, InvalidApiKey, StoreUnavailable
@@ -238,7 +238,7 @@ class Fares:
 
     def _asked(self, bound: int | None, tokens: int) -> Call:
         body = {} if bound is None else {"max_output_tokens": bound}
-        return replace(self._call, id=f"call_{uuid7().hex}", body=body, prior_tokens=tokens)
+        return replace(self._call, id=f"call_{uuid7_hex()}", body=body, prior_tokens=tokens)
 
     def _turn(self, call: Call, estimate: Estimate, held: Held) -> Turn:
         return Turn(replace(call, id=held.hold.id), estimate, held, self._parts.clock.monotonic())

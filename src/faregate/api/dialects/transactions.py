@@ -18,7 +18,7 @@ from faregate.api.http import Reply, Request, parse_object
 from faregate.api.ingest import book_all
 from faregate.api.services import Services
 from faregate.core.call import Principal
-from faregate.core.ids import uuid7
+from faregate.core.ids import uuid7_hex
 from faregate.errors import FaregateError, InvalidRequest, ModelNotPriced
 from faregate.ledger.ingested import Arrival
 from faregate.ledger.organizations import Organization
@@ -104,7 +104,7 @@ def _read(services: Services, payer: Payer, index: int, body: object, once: str 
             card,
             counted,
             payer,
-            hold_id=f"in_{uuid7().hex}",
+            hold_id=f"in_{uuid7_hex()}",
             charges=charges,
             kind=services.catalog.kinds.get(counted.provider, ""),
         )
