@@ -1,4 +1,4 @@
-"""The API's price cards as a layer of the catalog: read at the start, then again when the book has others.
+"""The book's price cards, the API's and updates, as layers of the catalog: read at the start, then when it has others.
 
 Each worker asks for a version every other second, so that a card is in force everywhere within seconds and no call
 does anything for it. A card that cannot be read (a newer release wrote it) is left out, loudly.
@@ -14,6 +14,8 @@ from faregate.errors import BookUnavailable, InvalidRequest
 from faregate.ledger.prices import Prices, StoredPrice, Version
 from faregate.pricing.catalog import LayeredCatalog
 from faregate.pricing.entries import PriceEntry, build_from_api
+from faregate.pricing.release import stored_update
+from faregate.pricing.updates import Update, Updates
 
 log = logging.getLogger("faregate.api")
 
@@ -34,8 +36,12 @@ class PriceLayer:
             return
         version, stored = await self._prices.everything()
         # Newest first: of two cards with the same start, the later one counts.
-        entries = [entry for price in reversed(stored) if (entry := _entry(price)) is not None]
-        self._catalog.set_api_entries(entries)
+        entries = [(price.source, entry) for price in reversed(stored) if (entry := _entry(price)) is not None]
+        own = [entry for source, entry in entries if source is None and isinstance(entry, PriceEntry)]
+        of_files = [entry for source, entry in entries if source is not None and isinstance(entry, PriceEntry)]
+        updates = Updates(entry for _, entry in reversed(entries) if isinstance(entry, Update))
+        self._catalog.set_updates(updates, of_files)
+        self._catalog.set_api_entries(own)
         self.version = version
 
     async def run(self) -> None:
@@ -48,13 +54,13 @@ class PriceLayer:
                 log.info("price cards stay as they are: %s", error)
 
 
-def _entry(price: StoredPrice) -> PriceEntry | None:
+def _entry(price: StoredPrice) -> PriceEntry | Update | None:
     try:
-        return build_from_api(
-            parse_object(price.body.encode()),
-            organization_id=price.organization_id,
-            created_at_us=price.effective_us or None,
-        )
+        fields = parse_object(price.body.encode())
+        start_us = price.effective_us or None
+        if price.source is not None:
+            return stored_update(fields, provider=price.provider, source=price.source, start_us=price.effective_us)
+        return build_from_api(fields, organization_id=price.organization_id, created_at_us=start_us)
     except InvalidRequest as error:
         log.error("price card %s is left out: %s", price.id, error.message)
         return None

@@ -8,19 +8,23 @@ from typing import Annotated, Any
 
 import typer
 
+from faregate.api.price_layer import PriceLayer
 from faregate.commands.catalog import configured_catalog
 from faregate.commands.desk import desk
+from faregate.commands.local import opened
 from faregate.commands.options import AsJson, Config, Key, Organization, Url
+from faregate.commands.price_updates import diff, update
 from faregate.commands.shared import run, show
 from faregate.core.money import plain
 from faregate.core.price import PriceCard
 from faregate.errors import ModelNotPriced
+from faregate.pricing.catalog import LayeredCatalog
 from faregate.pricing.entries import TOKEN_CLASSES
 from faregate.pricing.listing import listing
-from faregate.settings import load
+from faregate.settings import Settings, load
 
 app = typer.Typer(
-    help="Show what a model costs, and why; list the cards made over the API.",
+    help="Show what a model costs, and why; list the cards made over the API; take over newer prices.",
     rich_markup_mode=None,
     add_completion=False,
 )
@@ -54,11 +58,15 @@ def show_price(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the price card of the configuration in force now: every rate, and where it comes from.
+    """Show the price card in force now: every rate, and where it comes from.
 
-    Cards made over the API come before it: see `faregate prices list`.
+    Cards made over the API and updates count where the data directory or `database_url` has a book; cards of one
+    organization do not: see `faregate prices list`.
     """
-    catalog = configured_catalog(load(config))
+    settings = load(config)
+    catalog = configured_catalog(settings)
+    if settings.database_url is not None or (settings.data_dir / "faregate.db").exists():
+        run(_follow(settings, catalog))
     now_us = time.time_ns() // 1000
     found = listing(catalog, provider=provider, model_id=model, now_us=now_us)
     cards = [(each.provider, each.card) for each in found]
@@ -67,6 +75,11 @@ def show_price(
     if not cards:
         raise ModelNotPriced(f"no price for {model}{f' at {provider}' if provider else ''}", param="model")
     show([row for seller, card in cards for row in _rows(seller, card)], COLUMNS, as_json=as_json)
+
+
+async def _follow(settings: Settings, catalog: LayeredCatalog) -> None:
+    async with opened(settings) as book:
+        await PriceLayer(book.ledger.prices, catalog).refresh()
 
 
 @app.command("list")
@@ -85,6 +98,10 @@ def list_(
             show(rows, CARDS, as_json=as_json)
 
     run(work())
+
+
+app.command("diff")(diff)
+app.command("update")(update)
 
 
 def _rates(row: Mapping[str, Any]) -> str:

@@ -44,7 +44,7 @@ class PriceCard:
     long_context: tuple[LongContext, ...] = ()
     tier_long_context: Mapping[str, tuple[LongContext, ...]] = field(default_factory=dict)
     source: str
-    """override:<file> | api | supplement | genai-prices <version> | litellm-map <version> | default."""
+    """override:<file> | api | update:<file> | supplement | genai-prices <version> | litellm-map <version> | default."""
     source_date: str | None = None
     effective_from: datetime | None = None
     display_name: str | None = None

@@ -1,20 +1,22 @@
-"""Price cards that were made over the API, as they were given. None is ever edited: a new one supersedes it."""
+"""Price cards: made over the API, or taken over from a release or file (updates). None is ever edited: a new one
+supersedes it from its moment on."""
 
 from __future__ import annotations
 
 import builtins
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, RowMapping, func, select
+from sqlalchemy import Connection, RowMapping, and_, func, select
 
 from faregate.core.ids import new_id
-from faregate.errors import Conflict, NotFound
+from faregate.errors import Conflict, InvalidRequest, NotFound
 from faregate.ledger import tables
 from faregate.ledger.database import Database
 
 _t = tables.prices.c
 MOST_CARDS = 5_000
-"""Per organization, and of those for the whole installation."""
+"""Per organization, and of those for the whole installation; of updates, too."""
 
 Version = tuple[int, int, str]
 """Changes with every card that is made or deleted."""
@@ -22,15 +24,17 @@ Version = tuple[int, int, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredPrice:
-    """One card. `body` is its JSON; `organization_id` None: for the whole installation."""
+    """One card. `body` is its JSON; `organization_id` None: for the whole installation; `source` None: of the API."""
 
     id: str
     organization_id: str | None
+    provider: str
     effective_us: int
     """From when on it is in force; 0: always."""
     body: str
     created_us: int
     deleted_us: int | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +47,18 @@ class NewPrice:
     tier: str
     effective_us: int | None
     body: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewUpdate:
+    """A card to be, of a release or file. `start_us` None: with the others of its update."""
+
+    provider: str
+    model: str
+    tier: str
+    body: str
+    source: str
+    start_us: int | None = None
 
 
 class Prices:
@@ -69,6 +85,13 @@ class Prices:
         """Not in force from now on. What it has priced keeps its rates. Raises NotFound."""
         return await self._database.write(_delete, price_id, self._database.now_us())
 
+    async def book_updates(self, updates: Sequence[NewUpdate], start_us: int | None) -> int:
+        """All of an update at once, in force from `start_us` (None: now) on. Returns that moment.
+
+        Raises InvalidRequest for a moment of the past (it keeps its prices), Conflict when there are too many.
+        """
+        return await self._database.write(_book, updates, start_us, self._database.now_us())
+
     async def version(self) -> Version:
         """Cheap to ask for, often."""
         return await self._database.read(_version)
@@ -79,7 +102,7 @@ class Prices:
 
 
 def _create(conn: Connection, price: NewPrice, now_us: int) -> StoredPrice:
-    whose = _t.organization_id.is_not_distinct_from(price.organization_id)
+    whose = and_(_t.source.is_(None), _t.organization_id.is_not_distinct_from(price.organization_id))
     living = select(func.count()).select_from(tables.prices).where(whose, _t.deleted_us.is_(None))
     if conn.execute(living).scalar_one() >= MOST_CARDS:
         raise Conflict(f"there are {MOST_CARDS} price cards: delete some that are not needed any more")
@@ -89,6 +112,7 @@ def _create(conn: Connection, price: NewPrice, now_us: int) -> StoredPrice:
     stored = StoredPrice(
         id=new_id("price"),
         organization_id=price.organization_id,
+        provider=price.provider,
         effective_us=start_us if start_us is not None else now_us if supersedes else 0,
         body=price.body,
         created_us=now_us,
@@ -100,7 +124,8 @@ def _create(conn: Connection, price: NewPrice, now_us: int) -> StoredPrice:
 
 
 def _get(conn: Connection, price_id: str) -> StoredPrice:
-    row = conn.execute(select(tables.prices).where(_t.id == price_id)).mappings().first()
+    query = select(tables.prices).where(_t.id == price_id, _t.source.is_(None))
+    row = conn.execute(query).mappings().first()
     if row is None:
         raise NotFound("no such price card")
     return _stored(row)
@@ -109,7 +134,8 @@ def _get(conn: Connection, price_id: str) -> StoredPrice:
 def _list(
     conn: Connection, organization_id: str | None, every: bool, limit: int, after: str | None
 ) -> list[StoredPrice]:
-    query = select(tables.prices).where(_t.deleted_us.is_(None), _t.id > (after or "")).order_by(_t.id).limit(limit)
+    made = (_t.source.is_(None), _t.deleted_us.is_(None), _t.id > (after or ""))
+    query = select(tables.prices).where(*made).order_by(_t.id).limit(limit)
     if not every:
         query = query.where(_t.organization_id.is_not_distinct_from(organization_id))
     return [_stored(row) for row in conn.execute(query).mappings()]
@@ -120,6 +146,31 @@ def _delete(conn: Connection, price_id: str, now_us: int) -> StoredPrice:
     if found.deleted_us is None:
         conn.execute(tables.prices.update().where(_t.id == price_id).values(deleted_us=now_us))
     return _get(conn, price_id)
+
+
+def _book(conn: Connection, updates: Sequence[NewUpdate], start_us: int | None, now_us: int) -> int:
+    if start_us is not None and start_us < now_us:
+        raise InvalidRequest("an update is in force from now on at the earliest: the past keeps its prices")
+    held = conn.execute(select(func.count()).select_from(tables.prices).where(_t.source.is_not(None))).scalar_one()
+    if held + len(updates) > MOST_CARDS:
+        raise Conflict(f"there would be more than {MOST_CARDS} updated prices: take over fewer models")
+    begin_us = now_us if start_us is None else start_us
+    rows = [
+        {
+            "id": new_id("price"),
+            "provider": update.provider,
+            "model": update.model,
+            "tier": update.tier,
+            "effective_us": begin_us if update.start_us is None else max(begin_us, update.start_us),
+            "body": update.body,
+            "source": update.source,
+            "created_us": now_us,
+        }
+        for update in updates
+    ]
+    if rows:
+        conn.execute(tables.prices.insert(), rows)
+    return begin_us
 
 
 def _version(conn: Connection) -> Version:
@@ -134,5 +185,5 @@ def _everything(conn: Connection) -> tuple[Version, list[StoredPrice]]:
 
 
 def _stored(row: RowMapping) -> StoredPrice:
-    names = ("id", "organization_id", "effective_us", "body", "created_us", "deleted_us")
+    names = ("id", "organization_id", "provider", "effective_us", "body", "created_us", "deleted_us", "source")
     return StoredPrice(**{name: row[name] for name in names})

@@ -426,6 +426,7 @@ prices = Table(
     _text("tier"),
     _big("effective_us"),  # 0: always was
     _text("body"),
+    _text("source", null=True),  # the release or file an update came from; null: made over the API
     _big("created_us"),
     _big("deleted_us", null=True),
     Index("ix_prices_organization_id", "organization_id", "id"),

@@ -1,6 +1,7 @@
 """The layered catalog: which price card is in force for a provider's model.
 
-    organization override -> API cards and prices file -> supplement -> genai-prices -> LiteLLM's map -> policy
+    organization override -> API cards and prices file -> updates
+        -> supplement -> genai-prices -> LiteLLM's map -> policy
 
 The first layer that knows the model decides, tiers included; an entry for another tier alone is laid over what the
 layers below say. Cards are made when they are first asked for, then kept until the next moment a price changes.
@@ -20,6 +21,7 @@ from faregate.pricing.cards import with_id
 from faregate.pricing.entries import PriceEntry, choose, join, last_start_us, next_start_us, us
 from faregate.pricing.file import supplement
 from faregate.pricing.names import kind_of, sellers
+from faregate.pricing.updates import NONE, Updates
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FOREVER_US = 2**63
@@ -69,6 +71,7 @@ class LayeredCatalog:
         self._file = tuple(entries)
         self._shipped: tuple[PriceEntry, ...] | None = None
         self._cache: dict[_Key, tuple[int, int, PriceCard | None]] = {}
+        self.set_updates(NONE)
         self.set_api_entries(api_entries)
 
     def set_api_entries(self, entries: Sequence[PriceEntry]) -> None:
@@ -81,6 +84,17 @@ class LayeredCatalog:
         self._api = tuple(everyone)
         self._organizations = {organization: tuple(found) for organization, found in own.items()}
         self._cache = {}
+
+    def set_updates(self, updates: Updates, entries: Sequence[PriceEntry] = ()) -> None:
+        """Replace what was taken over by `faregate prices update`: a release's models, and a file's entries."""
+        self._updates = updates
+        self._update_entries = tuple(entries)
+        self._cache = {}
+
+    @property
+    def taken_over(self) -> tuple[Updates, tuple[PriceEntry, ...]]:
+        """What `set_updates` was given."""
+        return self._updates, self._update_entries
 
     def has_own_prices(self, organization_id: str) -> bool:
         """Whether an organization overrides prices: all others see the same catalogue."""
@@ -114,8 +128,9 @@ class LayeredCatalog:
     def names(self, organization_id: str | None = None) -> Iterable[tuple[str, str]]:
         """Every (provider or kind, model) that some layer names exactly, best layer first; with repeats."""
         own = self._organizations.get(organization_id or "", ())
-        for entry in (*own, *self._api, *self._file, *self._shipped_entries()):
+        for entry in (*own, *self._api, *self._file, *self._update_entries, *self._shipped_entries()):
             yield from ((entry.provider, name) for name in entry.names if not name.endswith("*"))
+        yield from ((genai.kind_of_seller(update.seller), update.info.id.lower()) for update in self._updates)
         yield from genai.models()
         yield from litellm_map.models()
 
@@ -135,7 +150,7 @@ class LayeredCatalog:
     def _layered(self, provider: str, kind: str, model: str, organization: str | None, now_us: int) -> _Answer:
         pairs = sellers(provider, kind, model)
         who = tuple(dict.fromkeys((provider.lower(), kind.lower(), *(pair[0] for pair in pairs))))
-        layers = (self._organizations.get(organization or "", ()), (*self._api, *self._file))
+        layers = (self._organizations.get(organization or "", ()), (*self._api, *self._file), self._update_entries)
         name, span = model.lower(), _Answer(None)
         over: dict[str, PriceCard] = {}
         for layer in layers:
@@ -151,20 +166,29 @@ class LayeredCatalog:
         return replace(span.within(below), card=card and with_id(card))
 
     def _built_in(self, pairs: Sequence[tuple[str, str]], now_us: int) -> _Answer:
-        span = _Answer(None)
+        span = self._update_span(now_us)
         for kind, model in pairs:
+            update = _answer(*genai.find_update(kind, model, _moment(now_us), self._updates), kind, model, now_us)
+            if update.card is not None:
+                return update.within(span)
             shipped, tiers = choose(self._shipped_entries(), (kind,), model, now_us)
             if shipped is not None:
                 return replace(span, card=join(shipped, tiers))
             if kind == "sandbox":
                 return span
-            answer = _from_genai(kind, model, now_us)
+            found = genai.find(kind, model, _moment(now_us), self._updates)
+            answer = _answer(*found, kind, model, now_us)
             span = answer.within(span)
             if span.card is None:
                 span = replace(span, card=litellm_map.find(kind, model))
             if span.card is not None:
                 return span
         return span
+
+    def _update_span(self, now_us: int) -> _Answer:
+        starts = [us(start) for start in self._updates.starts()]
+        since = max((start for start in starts if start <= now_us), default=0)
+        return _Answer(None, since, min((start for start in starts if start > now_us), default=_FOREVER_US))
 
     def _shipped_entries(self) -> tuple[PriceEntry, ...]:
         if self._shipped is None:
@@ -194,8 +218,11 @@ def _span(entries: Sequence[PriceEntry], now_us: int) -> _Answer:
     return _Answer(None, last_start_us(entries, now_us), _FOREVER_US if until is None else until)
 
 
-def _from_genai(kind: str, model: str, now_us: int) -> _Answer:
-    card, until = genai.find(kind, model, _EPOCH + timedelta(microseconds=min(max(now_us, 0), 2**57)))
+def _moment(now_us: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=min(max(now_us, 0), 2**57))
+
+
+def _answer(card: PriceCard | None, until: datetime, kind: str, model: str, now_us: int) -> _Answer:
     if until == genai.FOREVER and card is None:
         return _Answer(None)
     if card is not None:

@@ -93,8 +93,8 @@ def build(
         source_date=str(fields["source_date"]) if "source_date" in fields else None,
         effective_from=start,
         display_name=str(fields["display_name"]) if "display_name" in fields else None,
-        context_window=_count(fields.get("context_window"), "context_window"),
-        max_output_tokens=_count(fields.get("max_output_tokens"), "max_output_tokens"),
+        context_window=read_count(fields.get("context_window"), "context_window"),
+        max_output_tokens=read_count(fields.get("max_output_tokens"), "max_output_tokens"),
     )
     return PriceEntry(
         provider=provider,
@@ -233,12 +233,12 @@ def us(moment: datetime) -> int:
 def _rates(fields: Mapping[str, object], path: Path) -> Rates:
     tokens = _group(fields, "per_million", path)
     _known(tokens, TOKEN_CLASSES, (*path, "per_million"))
-    rates = {name: per_million(_rate(value, (*path, "per_million", name))) for name, value in tokens.items()}
+    rates = {name: per_million(read_rate(value, (*path, "per_million", name))) for name, value in tokens.items()}
     units = _group(fields, "per_unit", path) if not path else {}
     for name, value in units.items():
         if name in TOKEN_CLASSES or not re.fullmatch(r"[A-Za-z][\w.:-]{0,63}", name):
             raise EntryError((*path, "per_unit", name), f"{name!r} is no unit; token classes stand in per_million")
-        rates[name] = _rate(value, (*path, "per_unit", name))
+        rates[name] = read_rate(value, (*path, "per_unit", name))
     if not rates:
         raise EntryError(path, f"per_million{'' if path else ' or per_unit'} with at least one rate is needed")
     return rates
@@ -253,7 +253,8 @@ def _group(fields: Mapping[str, object], name: str, path: Path) -> Mapping[str, 
     return value
 
 
-def _rate(value: object, path: Path) -> Decimal:
+def read_rate(value: object, path: Path) -> Decimal:
+    """A rate in USD. Raises EntryError."""
     try:
         number = parse_decimal(value, "rate")
     except InvalidRequest:
@@ -281,13 +282,14 @@ def _step(value: object, path: Path, *, inclusive: bool) -> LongContext:
     if not isinstance(value, Mapping):
         raise EntryError(path, "must be {above: tokens, per_million: {...}}")
     _known(value, ("above", "per_million"), path)
-    above = _count(value.get("above"), "above", path)
+    above = read_count(value.get("above"), "above", path)
     if above is None:
         raise EntryError(path, "above is needed: the number of input tokens from which the rates switch")
     return LongContext(above=above, rates=_rates(value, path), inclusive=inclusive)
 
 
-def _count(value: object, name: str, path: Path = ()) -> int | None:
+def read_count(value: object, name: str, path: Path = ()) -> int | None:
+    """A whole number greater than 0, if any. Raises EntryError."""
     if value is None:
         return None
     number = int(value) if isinstance(value, str) and re.fullmatch(r"\d{1,12}", value) else value

@@ -26,6 +26,20 @@ def read(path: str | FilePath) -> tuple[PriceEntry, ...]:
 
 def parse(text: str, *, name: str = "prices", shipped: bool = False) -> tuple[PriceEntry, ...]:
     """The entries of a prices file's text."""
+    source = "supplement" if shipped else f"override:{FilePath(name).name}"
+    return tuple(entry for entry, _ in _cards(text, name, source, shipped))
+
+
+def read_fields(path: FilePath) -> tuple[Mapping[str, object], ...]:
+    """The cards of a prices file as they are given, checked. Raises ConfigError like `read`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    return tuple(fields for _, fields in _cards(text, str(path), "", shipped=False))
+
+
+def _cards(text: str, name: str, source: str, shipped: bool) -> list[tuple[PriceEntry, dict[str, object]]]:
     lines: dict[Path, int] = {}
     try:
         node = yaml.compose(text, Loader=_LOADER)
@@ -35,11 +49,10 @@ def parse(text: str, *, name: str = "prices", shipped: bool = False) -> tuple[Pr
     except yaml.YAMLError as error:
         raise ConfigError(f"{name}:{_line_of(error)}: {_first_line(error)}") from None
     if document is None:
-        return ()
+        return []
     if not isinstance(document, list):
         raise ConfigError(f"{name}:1: a prices file is a list of price cards, each starting with '- provider:'")
-    source = "supplement" if shipped else f"override:{FilePath(name).name}"
-    return tuple(_entry(name, at, part, lines, source, shipped) for at, part in enumerate(document))
+    return [_entry(name, at, part, lines, source, shipped) for at, part in enumerate(document)]
 
 
 def supplement() -> tuple[PriceEntry, ...]:
@@ -48,11 +61,13 @@ def supplement() -> tuple[PriceEntry, ...]:
     return parse(text, name="supplement.yaml", shipped=True)
 
 
-def _entry(name: str, at: int, part: object, lines: Mapping[Path, int], source: str, shipped: bool) -> PriceEntry:
+def _entry(
+    name: str, at: int, part: object, lines: Mapping[Path, int], source: str, shipped: bool
+) -> tuple[PriceEntry, dict[str, object]]:
     try:
         if not isinstance(part, dict):
             raise EntryError((), "a price card is a mapping with provider, model and rates")
-        return build(part, source=source, shipped=shipped)
+        return build(part, source=source, shipped=shipped), part
     except EntryError as error:
         path: Path = (at, *error.path)
         while path not in lines:

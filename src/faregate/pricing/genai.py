@@ -1,12 +1,11 @@
 """The genai-prices layer: its data read as data, one model at a time, when it is asked for.
 
-Its `calc_price` does not itemise, and its matches by prefix or part would price `gpt-5-nano-audio` as `gpt-5-nano`:
-a match that is not an exact name counts only when what is left of the name is a date, a version or a region.
+Its `calc_price` does not itemise, and its matches by prefix or part are too wide (`pricing.matching`). Newer data that
+an operator took over (`pricing.updates`) comes before the installed package's.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal, Inexact
@@ -19,7 +18,9 @@ from genai_prices.data_snapshot import get_snapshot
 from faregate.core.money import EXACT
 from faregate.core.price import LongContext, PriceCard
 from faregate.pricing.cards import Rates, mend, per_million
+from faregate.pricing.matching import certain, clauses, spellings
 from faregate.pricing.names import GENAI_IDS
+from faregate.pricing.updates import NONE, Update, Updates
 
 FOREVER = datetime.max.replace(tzinfo=UTC)
 
@@ -62,12 +63,7 @@ _TIERS: Mapping[tuple[str, str], str] = {
 _STATED = frozenset({"x-ai", "openrouter", "perplexity"})
 """Sellers whose answers carry the price of the call."""
 
-_HARMLESS = re.compile(
-    r"([-@:](latest|preview|exp|beta|v\d{1,2}|\d{8}|\d{4}-\d{2}-\d{2}|\d{2}-\d{4}|\d{2}-\d{2}|\d{3,4}|(?<=:)\d))*"
-)
-"""What may follow a model's name without meaning another model. `-5`, `.1` would be a version: not harmless."""
-
-_REGION = re.compile(r"((us|eu|apac|au|jp|in|ca|sa|us-gov|global)\.|anthropic/|openai/|google/|models/)?")
+_KINDS: Mapping[str, str] = {genai: kind for kind, genai in reversed(list(GENAI_IDS.items()))}
 
 
 def source() -> str:
@@ -75,24 +71,63 @@ def source() -> str:
     return f"genai-prices {version('genai-prices')}"
 
 
-def find(kind: str, model: str, now: datetime) -> tuple[PriceCard | None, datetime]:
+def find(kind: str, model: str, now: datetime, updates: Updates = NONE) -> tuple[PriceCard | None, datetime]:
     """The card of a kind's model at a moment, and until when that answer holds. `model` in lower case."""
-    found = _match(GENAI_IDS.get(kind, kind), model)
-    if found is None:
+    seller = GENAI_IDS.get(kind, kind)
+    for name in sellers_of(seller):
+        found = _known(name, model, now, updates)
+        if found is not None:
+            info, update = found
+            said_by = source() if update is None else update.source
+            return convert(kind, model, seller, info, now, said_by), _until(info, now)
+    return None, FOREVER
+
+
+def find_update(kind: str, model: str, now: datetime, updates: Updates) -> tuple[PriceCard | None, datetime]:
+    """The card an update has for just this kind, ahead of anything shipped."""
+    seller = GENAI_IDS.get(kind, kind)
+    found = _known(seller, model, now, updates) if seller in updates else None
+    info, update = (None, None) if found is None else found
+    if info is None or update is None:
         return None, FOREVER
-    seller, info = found
-    return convert(kind, model, seller, info, now), _until(info, now)
+    return convert(kind, model, seller, info, now, update.source), _until(info, now)
 
 
 def models() -> Iterator[tuple[str, str]]:
     """Every (kind, model id) of the catalogue, models of several kinds once each."""
-    kinds = {genai: kind for kind, genai in reversed(list(GENAI_IDS.items()))}
     for provider in get_snapshot().providers:
         for info in provider.models:
-            yield kinds.get(provider.id, provider.id), info.id.lower()
+            yield kind_of_seller(provider.id), info.id.lower()
+
+
+def kind_of_seller(seller: str) -> str:
+    """Our kind of what genai-prices calls a seller."""
+    return _KINDS.get(seller, seller)
+
+
+def by_id(seller: str) -> Mapping[str, types.ModelInfo]:
+    """The shipped models of a seller."""
+    return {info.id: info for info in _providers()[seller].models} if seller in _providers() else {}
 
 
 # Finding ------------------------------------------------------------------------------------------------
+
+
+def sellers_of(seller: str) -> tuple[str, ...]:
+    """A seller, and those whose models it sells, too."""
+    provider = _providers().get(seller)
+    return (seller, *((provider.fallback_model_providers if provider is not None else None) or ()))
+
+
+def _known(name: str, model: str, now: datetime, updates: Updates) -> tuple[types.ModelInfo, Update | None] | None:
+    """What one seller says of a model, and the update that told: its loose match never takes another shipped model."""
+    shipped = _match_one(name, model) if name in _providers() else None
+    found = updates.match(name, model, now)
+    if found is not None:
+        update, exact = found
+        if exact or shipped is None or shipped.id == update.info.id:
+            return update.info, update
+    return None if shipped is None else (shipped, None)
 
 
 @cache
@@ -105,75 +140,30 @@ def _index(seller: str) -> tuple[dict[str, types.ModelInfo], tuple[types.ModelIn
     exact: dict[str, types.ModelInfo] = {}
     loose = []
     for info in _providers()[seller].models:
-        clauses = list(_clauses(info.match))
-        for clause in clauses:
+        ways = list(clauses(info.match))
+        for clause in ways:
             if isinstance(clause, types.ClauseEquals):
                 exact.setdefault(clause.equals.lower(), info)
-        if any(not isinstance(clause, types.ClauseEquals) for clause in clauses):
+        if any(not isinstance(clause, types.ClauseEquals) for clause in ways):
             loose.append(info)
     return exact, tuple(loose)
 
 
-def _match(seller: str, model: str) -> tuple[str, types.ModelInfo] | None:
-    provider = _providers().get(seller)
-    if provider is None:
-        return None
-    for name in (seller, *(provider.fallback_model_providers or ())):
-        if name in _providers() and (info := _match_one(name, model)) is not None:
-            return seller, info
-    return None
-
-
 def _match_one(seller: str, model: str) -> types.ModelInfo | None:
     exact, loose = _index(seller)
-    for name in dict.fromkeys((model, _dashed(model))):
+    for name in spellings(model):
         if name in exact:
             return exact[name]
         for info in loose:
-            if any(_certain(clause, name) for clause in _clauses(info.match)):
+            if any(certain(clause, name) for clause in clauses(info.match)):
                 return info
     return None
-
-
-def _dashed(model: str) -> str:
-    return re.sub(r"-(20\d\d)(\d\d)(\d\d)$", r"-\1-\2-\3", model)
-
-
-def _clauses(match: types.MatchLogic) -> Iterator[types.MatchLogic]:
-    if isinstance(match, types.ClauseOr):
-        for clause in match.or_:
-            yield from _clauses(clause)
-    else:
-        yield match
-
-
-def _certain(clause: types.MatchLogic, model: str) -> bool:
-    """Whether a clause means this very model: what it leaves of the name is a date, a version or a region."""
-    if not clause.is_match(model):
-        return False
-    if isinstance(clause, types.ClauseAnd):
-        return any(_certain(part, model) for part in clause.and_ if not isinstance(part, types.ClauseRegex))
-    if isinstance(clause, types.ClauseRegex):
-        return clause.regex.startswith("^") and clause.regex.endswith("$")
-    if isinstance(clause, types.ClauseEquals):
-        return True
-    return _only_decorated(next(iter(vars(clause).values())).lower(), model)
-
-
-def _only_decorated(name: str, model: str) -> bool:
-    before, _, after = model.partition(name)
-    if model.startswith("ft:"):
-        after = after.partition(":")[0]
-    cut = re.search(r"[-@:]\d{0,4}$", name)
-    if cut is not None and after[:1].isdigit():
-        after = cut.group() + after
-    return bool(_REGION.fullmatch(before) and _HARMLESS.fullmatch(after))
 
 
 # Converting ---------------------------------------------------------------------------------------------
 
 
-def convert(kind: str, model: str, seller: str, info: types.ModelInfo, now: datetime) -> PriceCard | None:
+def convert(kind: str, model: str, seller: str, info: types.ModelInfo, now: datetime, said_by: str) -> PriceCard | None:
     """A model's card at a moment; None when its price is zero (unknown), unless it is offered as `:free`."""
     base = info.get_prices(now)
     inclusive = seller == "x-ai"
@@ -187,7 +177,7 @@ def convert(kind: str, model: str, seller: str, info: types.ModelInfo, now: date
         tiers={tier: _rates(prices, 0) for tier, prices in tiers.items()},
         long_context=_long_context(base, inclusive=inclusive),
         tier_long_context={tier: _long_context(prices, inclusive=inclusive) for tier, prices in tiers.items()},
-        source=source(),
+        source=said_by,
         display_name=info.name,
         context_window=info.context_window,
         provider_cost=seller in _STATED,
@@ -252,10 +242,14 @@ def _long_context(prices: types.ModelPrice, *, inclusive: bool) -> tuple[LongCon
 
 
 def _until(info: types.ModelInfo, now: datetime) -> datetime:
+    return min(edges(info, now), default=FOREVER)
+
+
+def edges(info: types.ModelInfo, now: datetime) -> list[datetime]:
+    """Moments after `now` at which a model's price may change: dates, and the hours of a day."""
     prices = [] if isinstance(info.prices, types.ModelPrice) else info.prices
     constraints = [each.constraint for each in (*prices, *(info.price_variants or ()))]
-    edges = [edge for each in constraints for edge in _edges(each, now)]
-    return min((edge for edge in edges if edge > now), default=FOREVER)
+    return sorted({edge for each in constraints for edge in _edges(each, now) if edge > now})
 
 
 def _edges(

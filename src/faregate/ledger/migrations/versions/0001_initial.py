@@ -179,6 +179,7 @@ def _create_tables() -> None:
         sa.Column("tier", TEXT, nullable=False),
         sa.Column("effective_us", sa.BigInteger(), nullable=False),
         sa.Column("body", TEXT, nullable=False),
+        sa.Column("source", TEXT, nullable=True),
         sa.Column("created_us", sa.BigInteger(), nullable=False),
         sa.Column("deleted_us", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_prices")),
