@@ -90,7 +90,11 @@ def test_a_prices_file_s_cards(tmp_path: Path) -> None:
         "- {provider: x, model: 'm*', effective_from: 2027-01-01, per_unit: {page: 0.5}}\n"
     )
     found = changes(path)
-    assert [row[2] for row in rows(found) if row[:2] == ("gpt-4.1-mini", "default")] == ["output", "search", "file_search"]
+    assert [row[2] for row in rows(found) if row[:2] == ("gpt-4.1-mini", "default")] == [
+        "output",
+        "search",
+        "file_search",
+    ]
     assert {row[5] for row in rows(found) if row[:2] == ("gpt-4.1-mini", "priority")} == {"removed"}
     assert (
         Change(provider="x", model="m*", tier="default", item="page", old=None, new=Decimal("0.5"), what="added")
