@@ -83,6 +83,11 @@ class Cluster:
                 preexec_fn=_die_with_parent(),
             )
 
+    @property
+    def pid(self) -> int | None:
+        """The server's first process."""
+        return self._process.pid if self._process is not None else None
+
     def kill(self) -> None:
         """As the machine would: SIGKILL for the server and every backend."""
         assert self._process is not None

@@ -43,7 +43,15 @@ def script(n: int, seed: int = 7) -> dict[str, object]:
     return {"output_tokens": 1 + n % 13, "delay_s": 0.004, "first_byte_s": round(dice.uniform(0, 0.06), 3)}
 
 
-def request(call: str, told: dict[str, object], *, stream: bool, key: str = ADMIN_KEY, model: str = "m") -> bytes:
+def request(
+    call: str,
+    told: dict[str, object],
+    *,
+    stream: bool,
+    key: str = ADMIN_KEY,
+    model: str = "m",
+    headers: str = "",
+) -> bytes:
     """A chat completion as bytes; the upstream reads its script in the prompt."""
     body = {
         "model": model,
@@ -54,7 +62,7 @@ def request(call: str, told: dict[str, object], *, stream: bool, key: str = ADMI
     data = json.dumps(body).encode()
     head = (
         "POST /v1/chat/completions HTTP/1.1\r\nhost: chaos\r\ncontent-type: application/json\r\n"
-        f"authorization: Bearer {key}\r\ncontent-length: {len(data)}\r\n\r\n"
+        f"authorization: Bearer {key}\r\ncontent-length: {len(data)}\r\n{headers}\r\n"
     )
     return head.encode() + data
 
@@ -62,7 +70,8 @@ def request(call: str, told: dict[str, object], *, stream: bool, key: str = ADMI
 class Wire:
     """One keep-alive connection."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        self._host = host
         self._port = port
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -71,7 +80,7 @@ class Wire:
         """Send and read to the end. A broken connection leaves the answer incomplete."""
         try:
             if self._writer is None:
-                self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+                self._reader, self._writer = await asyncio.open_connection(self._host, self._port)
             self._writer.write(data)
             await self._read(answer)
         except (OSError, EOFError, ValueError):

@@ -158,20 +158,25 @@ def connect(data_dir: Path) -> redis.Redis:
 
 
 def open_in_redis(data_dir: Path) -> list[str]:
-    """What is open in Redis: held amounts, holds and deadlines."""
-    found = []
+    """What is open in the data directory's Valkey."""
     with connect(data_dir) as client:
-        reader: Any = client
-        for key in reader.scan_iter("fg:*", count=1000):
-            name = key.partition("}:")[2]
-            if name.startswith("acct:") and int(reader.hget(key, "held") or 0):
-                found.append(f"held: {key} {reader.hgetall(key)}")
-            elif name.startswith("holds:"):
-                found += [f"open hold: {hold} {text[:60]}" for hold, text in reader.hgetall(key).items()]
-            elif name == "due":
-                found.append(f"open deadline: {key} {reader.zrange(key, 0, 2)}")
-            elif name.startswith("lim:") and int(reader.hget(key, "held") or 0):
-                found.append(f"limit held: {key} {reader.hgetall(key)}")
+        return open_in(client)
+
+
+def open_in(client: redis.Redis) -> list[str]:
+    """What is open in one server: held amounts, holds and deadlines."""
+    found = []
+    reader: Any = client
+    for key in reader.scan_iter("fg:*", count=1000):
+        name = key.partition("}:")[2]
+        if name.startswith("acct:") and int(reader.hget(key, "held") or 0):
+            found.append(f"held: {key} {reader.hgetall(key)}")
+        elif name.startswith("holds:"):
+            found += [f"open hold: {hold} {text[:60]}" for hold, text in reader.hgetall(key).items()]
+        elif name == "due":
+            found.append(f"open deadline: {key} {reader.zrange(key, 0, 2)}")
+        elif name.startswith("lim:") and int(reader.hget(key, "held") or 0):
+            found.append(f"limit held: {key} {reader.hgetall(key)}")
     return found
 
 

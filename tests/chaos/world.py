@@ -81,6 +81,8 @@ class Gateway:
     """More lines of the configuration, as YAML flow mappings."""
     module: tuple[str, ...] = ("faregate", "serve")
     environment: Mapping[str, str] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()
+    """Words before the command, of a program that becomes it."""
     port: int = field(default_factory=free_port)
     _process: subprocess.Popen[bytes] | None = None
 
@@ -126,7 +128,7 @@ class Gateway:
         begin = len(self.log)
         with (self.folder / "out.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", *self.module, "--config", str(self.folder / "faregate.yaml")],
+                [*self.prefix, sys.executable, "-m", *self.module, "--config", str(self.folder / "faregate.yaml")],
                 cwd=ROOT,
                 env={**os.environ, "FAREGATE_ADMIN_KEY": ADMIN_KEY, **self.environment},
                 stdin=subprocess.DEVNULL,

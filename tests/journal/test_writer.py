@@ -95,6 +95,21 @@ def test_an_append_the_disk_refuses_is_said_and_forgotten(journal: FileJournal, 
     assert journal.open_holds == 0
 
 
+def test_closes_that_a_full_disk_refused_are_written_when_there_is_room_again(
+    journal: FileJournal, tmp_path: Path
+) -> None:
+    journal.open("h0", intent("h0"))
+    journal.open("h1", intent("h1"))
+    with disk_full_after(2 * WORD):
+        journal.closed("h0")
+        with pytest.raises(JournalUnavailable):
+            journal.forward("h1", hold("h1"))
+        journal.closed("h1")
+    assert open_holds(*files(tmp_path)) == ["h0", "h1"]
+    journal._active.append(frame(OPEN, encode_record(intent("h2"))))
+    assert open_holds(*files(tmp_path)) == ["h2"]
+
+
 def test_a_full_device_is_told_as_that(journal: FileJournal) -> None:
     os.dup2(os.open("/dev/full", os.O_WRONLY), journal._active.fd)
     with pytest.raises(JournalUnavailable, match="No space left"):

@@ -47,7 +47,7 @@ class _Segment:
         self._later += data
 
     def append(self, data: bytes) -> None:
-        data, self._later = self._later + data, b""
+        data = self._later + data
         try:
             written = os.write(self.fd, data)
         except OSError as error:
@@ -55,6 +55,7 @@ class _Segment:
         if written != len(data):
             os.ftruncate(self.fd, self.size)
             raise JournalUnavailable("the journal cannot be written: the disk is full")
+        self._later = b""  # Not before: what waited when the disk was full goes with the first append that succeeds.
         self.size += written
         self.dirty = True
 
@@ -146,7 +147,7 @@ class FileJournal:
             try:
                 segment.append(closed)
             except JournalUnavailable:
-                return
+                segment.later(closed)
         if not segment.open_holds and segment is not self._active:
             self._segments.remove(segment)
             segment.delete()
