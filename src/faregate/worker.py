@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,8 @@ class _Server(uvicorn.Server):
         asyncio.get_running_loop().add_reader(self._watch, self._orphaned)
         await super().startup(sockets)
         if self.started:
-            os.write(self._tell, b"1")
+            with suppress(BrokenPipeError):  # The parent has just died: its pipe says so, and what came is answered.
+                os.write(self._tell, b"1")
 
     def _orphaned(self) -> None:
         asyncio.get_running_loop().remove_reader(self._watch)

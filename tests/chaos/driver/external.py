@@ -73,9 +73,8 @@ class ExternalTown(Town):
         if trouble:
             self.missing.append(f"cable pulled: {trouble}")
         second = await self._host("b", None if trouble else link)
-        await first.revive()
+        await asyncio.gather(first.revive(), second.revive())
         await self.open_accounts()
-        await second.revive()
 
     async def _host(self, name: str, link: Link | None) -> Host:
         near = link.outside if link is not None else "127.0.0.1"

@@ -130,7 +130,7 @@ class Host:
         if self.clock is not None:
             yield self.fault("clock step", self._clock_step, frozenset())
         if self.disk is not None:
-            yield self.fault("disk full", self._disk_full, _PROCESS)
+            yield self.fault("disk full", self._disk_full, frozenset())
             yield self.fault("disk stalls", self._disk_stalled, _PROCESS)
 
     def fault(self, name: str, act: Callable[[random.Random], Awaitable[str]], marks: frozenset[Mark]) -> Fault:

@@ -102,6 +102,7 @@ def _listed(calls: Iterable[Seen]) -> Iterator[str]:
     yield f"charged without the provider's count, though it would have given one ({len(some)}):"
     for one in some[:_LISTED]:
         near = ", ".join(sorted(one.marks))
-        yield f"  {one.call.name:<12}{one.billed.basis:<12}{one.billed.charge_microcredits:>8} for {one.price:>8}  near: {near}"
+        figures = f"{one.billed.charge_microcredits:>8} for {one.price:>8}"
+        yield f"  {one.call.name:<12}{one.billed.basis:<12}{figures}  near: {near}"
     if len(some) > _LISTED:
         yield f"  ... and {len(some) - _LISTED} more"

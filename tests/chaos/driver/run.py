@@ -76,10 +76,10 @@ async def run(town: Town, options: Options, say: Callable[[str], None] = lambda 
         faults = await _disturb(town, traffic, options, say)
         await asyncio.gather(traffic.stop(), sidelines.stop())
         left = await _rest(town)
-        audits = [line for host in town.hosts for line in await asyncio.to_thread(_audit, host)]
+        audits = await _each(town, _audit)
         book = await asyncio.to_thread(read_book, town.book_url)
         upstream = await asyncio.to_thread(town.upstream.account)
-        ends = [line for host in town.hosts for line in await asyncio.to_thread(_end, host)]
+        ends = await _each(town, _end)
     finally:
         await town.stop()
     calls = seen(traffic.calls, book, upstream, faults, slack_s=4 * town.pace.heartbeat_s)
@@ -165,8 +165,10 @@ def _line(count: int, fault: Done, begin: float) -> str:
 async def _rest(town: Town) -> list[str]:
     """What is still open when nothing should be."""
     deadline = time.monotonic() + _REST_S
-    while (left := await asyncio.to_thread(_open, town)) and time.monotonic() < deadline:
+    left = await asyncio.to_thread(_open, town)
+    while left and time.monotonic() < deadline:
         await asyncio.sleep(0.2)
+        left = await asyncio.to_thread(_open, town)
     return left
 
 
@@ -185,6 +187,12 @@ def _open(town: Town) -> list[str]:
         except redis.RedisError as error:
             found.append(f"the store does not answer: {error}")
     return found
+
+
+async def _each(town: Town, work: Callable[[Host], list[str]]) -> list[str]:
+    """Of every host, side by side."""
+    said = await asyncio.gather(*(asyncio.to_thread(work, host) for host in town.hosts))
+    return [line for lines in said for line in lines]
 
 
 def _audit(host: Host) -> list[str]:

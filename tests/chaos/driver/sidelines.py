@@ -20,7 +20,7 @@ EACH = 5
 """Usage events of one bulk request."""
 INGESTED_MICROCREDITS = 400_000
 """Of one of them: 50 output tokens of gpt-4.1."""
-TOP_UP_MICROCREDITS = 150_000
+TOP_UP_MICROCREDITS = 30_000
 _PATIENCE_S = 90.0
 _LEFT_TTL_S = 3
 

@@ -36,7 +36,7 @@ class Purse:
 
 PURSES = (
     Purse(external_id="rich", credits=1_000_000),
-    Purse(external_id="tight", credits=2),
+    Purse(external_id="tight", credits=0.5),
     Purse(external_id="overdrawn", credits=1, overdraft=1),
     Purse(external_id="reserving", credits=40),
     Purse(external_id="ingesting", credits=100_000),
