@@ -16,6 +16,7 @@ from faregate.cli import COMMANDS, _load
 from faregate.gateway.doors import DOORS, PATTERNS
 from faregate.gateway.kept import ROUTES
 from faregate.gateway.metrics import Metrics
+from faregate.modes import MODES
 from faregate.settings import IMPLEMENTED_KINDS, PROVIDERS, Settings
 
 ROOT = Path(__file__).parents[1]
@@ -200,3 +201,8 @@ def test_no_page_promises_a_provider_that_is_not_there() -> None:
         for block in blocks(page, "yaml"):
             kinds = set(re.findall(r"\bkind: ([a-z]+)", block))
             assert kinds <= IMPLEMENTED_KINDS, page.name
+
+
+def test_every_degraded_mode_is_in_the_reference() -> None:
+    text = (REFERENCE / "metrics.md").read_text()
+    assert not [mode for mode in MODES if f"| `{mode}` |" not in text]

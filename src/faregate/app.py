@@ -50,6 +50,7 @@ from faregate.ledger import schema
 from faregate.ledger.queries import Ledger
 from faregate.ledger.responses import Responses
 from faregate.meter import meter_for
+from faregate.modes import Parts, modes
 from faregate.owner import Owner
 from faregate.pricing import file as price_file
 from faregate.pricing.catalog import LayeredCatalog
@@ -58,7 +59,7 @@ from faregate.providers.registry import build_providers, sandbox_name
 from faregate.providers.router import ModelRouter
 from faregate.providers.upstream import Upstream
 from faregate.realtime.door import Realtime
-from faregate.realtime.fares import Parts
+from faregate.realtime.fares import Parts as RealtimeParts
 from faregate.recovery import BUCKETS, Recovery
 from faregate.reservations import Reserver
 from faregate.settings import Settings
@@ -96,6 +97,7 @@ class Runtime:
     recovery: Recovery = field(init=False)
     chores: Chores = field(init=False)
     keys: Principals = field(init=False)
+    accounts: AccountResolver = field(init=False)
     catalog: LayeredCatalog = field(init=False)
     prices: PriceLayer = field(init=False)
     router: ModelRouter = field(init=False)
@@ -196,7 +198,7 @@ class Runtime:
             policy=chosen.on_unconfirmed,
             heartbeat_s=settings.timing.heartbeat_s,
         )
-        accounts = AccountResolver(self.ledger.accounts)
+        accounts = self.accounts = AccountResolver(self.ledger.accounts, self.clock)
         self.flow = Flow(
             keys=self.keys,
             accounts=accounts,
@@ -212,7 +214,7 @@ class Runtime:
             allow=lambda principal: require(principal, "proxy"),
         )
         self.realtime = Realtime(
-            Parts(
+            RealtimeParts(
                 flow=self.flow,
                 keys=self.keys,
                 accounts=accounts,
@@ -315,7 +317,7 @@ class Runtime:
                 log.info("last uses of keys are not noted: %s", error)
 
     async def journal_has_room(self) -> None:
-        if self.journal.bytes >= self.settings.journal.max_bytes:
+        if self.journal.full:
             raise JournalUnavailable("the journal is full")
 
     def metrics_text(self) -> bytes:
@@ -327,6 +329,20 @@ class Runtime:
         self.metrics.open_holds.set(self.owner.open_holds)
         self.metrics.backlog.set(self.owner.backlog)
         self.metrics.journal_bytes.set(self.journal.bytes)
+        self.metrics.degraded(self.modes())
+
+    def modes(self) -> dict[str, int]:
+        """How this worker fares: 0 is well."""
+        parts = Parts(
+            owner=self.owner,
+            gate=self.gate,
+            keys=self.keys,
+            accounts=self.accounts,
+            recovery=self.recovery,
+            lately=self.metrics.lately,
+            journal=self.journal,
+        )
+        return modes(parts)
 
     async def stop(self) -> None:
         """When the server waits no longer: break off the calls left, end what is ending, leave an empty journal.
@@ -448,6 +464,7 @@ def _routes(runtime: Runtime) -> list[BaseRoute]:
         metrics_text=runtime.metrics_text,
         credits_per_usd=f"{runtime.settings.credits.per_usd:f}",
         probes={"journal": runtime.journal_has_room},
+        modes=runtime.modes,
     )
 
     async def caller(secret: str) -> Principal:

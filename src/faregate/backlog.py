@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from random import random
 
 from faregate.core.call import Committed, Record
 from faregate.errors import BookRefused, BookUnavailable
@@ -29,6 +30,11 @@ class Backlog:
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    @property
+    def away(self) -> bool:
+        """The last word of the book was that it is out of reach."""
+        return self._away
 
     @property
     def full(self) -> bool:
@@ -60,7 +66,8 @@ class Backlog:
             self._waiting.extend(again)  # At the tail: one that is always unavailable must not stand before the rest.
             self._away = bool(again)
             if again:
-                await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
+                rest_s = _BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)]
+                await asyncio.sleep(rest_s * (0.5 + random()))  # noqa: S311 - workers must not knock in step
                 failures += 1
             else:
                 failures = 0

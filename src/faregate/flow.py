@@ -170,6 +170,7 @@ class Flow:
             headers = self._forwarder.headers(inside, attempt) | _bill_headers(bill)
             if attempt.answer.status >= 400:
                 rest = dialect.refusal(attempt.answer.status, _refusal_body(attempt, rest))
+                self._events.call_refused("upstream_refused")
                 headers["content-type"] = "application/json"
             await reply.start(attempt.answer.status, headers | {"content-length": str(len(rest))})
         await reply.finish(rest if failed is None else rest + dialect.error_event(failed))

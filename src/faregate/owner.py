@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
+from random import random
 from typing import Any, TypeVar
 
 from faregate.arrears import Arrears
@@ -32,6 +33,8 @@ from faregate.slices import in_slices
 T = TypeVar("T")
 
 _RETRY_S = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+_RETRIES_AT_ONCE = 64
+"""How many ends knock again at the same time: when Redis is back, it must not meet all of them in one moment."""
 _RECENT_MOST = 200_000
 _LONG_S = 60.0
 """A hold that is open for longer must not keep a whole file of the journal from being deleted."""
@@ -78,7 +81,12 @@ class Owner:
         self._epochs: dict[int, str] = {}
         self._saying: set[int] = set()
         """Buckets whose closes are being said again."""
+        self._knocks = asyncio.Semaphore(_RETRIES_AT_ONCE)
         self._stopping = False
+        self.late_closes = 0
+        """Ends that Redis has not heard of yet, though they were sent."""
+        self.parked = 0
+        """Records that the book refused."""
 
     @property
     def open_holds(self) -> int:
@@ -239,6 +247,7 @@ class Owner:
             committed = await self._backlog.commit(record)
         except BookRefused as error:
             # Parked: the journal and the hold stay until somebody has looked.
+            self.parked += 1
             self._events.trouble("parked", f"{record.hold_id}: {error.message}")
             return None
         held.state = "ending"
@@ -270,13 +279,27 @@ class Owner:
 
     async def _persist(self, act: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Until it is done: the store is away, not wrong. Every act can be repeated."""
+        try:
+            return await act()
+        except StoreUnavailable:
+            self.late_closes += 1
+        try:
+            return await self._knock(act)
+        finally:
+            self.late_closes -= 1
+
+    async def _knock(self, act: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """A few at a time, and not in step."""
         attempt = 0
         while True:
-            try:
-                return await act()
-            except StoreUnavailable:
-                await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
-                attempt += 1
+            rest_s = _RETRY_S[min(attempt, len(_RETRY_S) - 1)]
+            await asyncio.sleep(rest_s * (0.5 + random()))  # noqa: S311 - spreads, keeps no secret
+            attempt += 1
+            async with self._knocks:
+                try:
+                    return await act()
+                except StoreUnavailable:
+                    continue
 
     def _own(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
@@ -380,7 +403,7 @@ class Owner:
     async def _know(self, bucket: int) -> None:
         """The epoch before our first hold in a bucket: what is lost later shows as another one."""
         if bucket not in self._epochs:
-            self._epochs.setdefault(bucket, await self._gate.epoch(bucket))
+            self._epochs.setdefault(bucket, await self._gate.epoch(bucket, for_hold=True))
 
     async def _close_again(self, closed: _Closed) -> None:
         if closed.snapshot is not None:
@@ -442,7 +465,8 @@ class Owner:
         deadline = self._clock.monotonic() + timeout_s
         while self._ends and (left := deadline - self._clock.monotonic()) > 0:
             await asyncio.wait(set(self._ends), timeout=left)
-        for held in [h for h in self._live.values() if h.state == "doubtful"]:
-            await self._undoubt(held)
+        doubtful = [h for h in self._live.values() if h.state == "doubtful"]
+        if doubtful and (left := deadline - self._clock.monotonic()) > 0:
+            await asyncio.wait({self._own(in_slices(doubtful, self._undoubt))}, timeout=left)
         self._stopping = True
         return not self._live

@@ -181,8 +181,8 @@ class Gate(Protocol):
         """Extend holds (absolute amounts) and read the epoch of each bucket, in one pipeline."""
         ...
 
-    async def epoch(self, bucket: int) -> str:
-        """The bucket's epoch, now."""
+    async def epoch(self, bucket: int, *, for_hold: bool = False) -> str:
+        """The bucket's epoch, now. `for_hold`: a new call waits for it, no longer than for its hold."""
         ...
 
     async def extend(self, beat: Beat) -> BeatAnswer: ...

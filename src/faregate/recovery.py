@@ -87,6 +87,11 @@ class Recovery:
         self._seen: dict[tuple[str, str], float] = {}
         self._journals: list[DeadJournal] = []
 
+    @property
+    def left(self) -> int:
+        """Holds of dead processes that have not been ended yet."""
+        return sum(len(journal.left) for journal in self._journals)
+
     # Journals -------------------------------------------------------------------------------------------
 
     async def reassert(self) -> int:

@@ -15,7 +15,7 @@ from faregate.errors import BookUnavailable, StoreUnavailable
 async def test_all_is_well(world: World) -> None:
     assert (await world.http.get("/health/live")).json() == {"status": "ok"}
     ready = await world.http.get("/health/ready")
-    assert ready.json() == {"status": "ok", "checks": {"redis": "ok", "sql": "ok"}}
+    assert ready.json() == {"status": "ok", "checks": {"redis": "ok", "sql": "ok"}, "modes": {}}
     assert (await world.http.head("/health/ready")).status_code == 200
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from faregate.auth.accounts import AccountResolver
+from faregate.clock import SystemClock
 from faregate.core.call import Principal
 from faregate.errors import NotFound, PermissionDenied
 
@@ -45,7 +46,7 @@ def book() -> Book:
 
 
 async def test_without_a_name_it_is_the_key_s_own(book: Book) -> None:
-    resolver = AccountResolver(book)
+    resolver = AccountResolver(book, SystemClock())
     assert await resolver.resolve(_principal(), None) == "acc_default"
     assert await resolver.resolve(_principal(), "") == "acc_default"
     assert await resolver.resolve(_principal(account="acc_1"), None) == "acc_1"
@@ -53,7 +54,7 @@ async def test_without_a_name_it_is_the_key_s_own(book: Book) -> None:
 
 
 async def test_a_name_is_an_organization_s_own(book: Book) -> None:
-    resolver = AccountResolver(book)
+    resolver = AccountResolver(book, SystemClock())
     assert await resolver.resolve(_principal(), "ann") == "acc_1"
     assert await resolver.resolve(_principal("org_b"), "ann") == "acc_2"
     with pytest.raises(NotFound):
@@ -61,7 +62,7 @@ async def test_a_name_is_an_organization_s_own(book: Book) -> None:
 
 
 async def test_what_exists_is_asked_once_what_does_not_again(book: Book) -> None:
-    resolver = AccountResolver(book)
+    resolver = AccountResolver(book, SystemClock())
     for _ in range(3):
         await resolver.resolve(_principal(), "ann")
     assert len(book.asked) == 1
@@ -73,17 +74,17 @@ async def test_what_exists_is_asked_once_what_does_not_again(book: Book) -> None
 
 @pytest.mark.parametrize("named", ["acc_1", "ann"])
 async def test_a_bound_key_may_name_its_account(book: Book, named: str) -> None:
-    assert await AccountResolver(book).resolve(_principal(account="acc_1"), named) == "acc_1"
+    assert await AccountResolver(book, SystemClock()).resolve(_principal(account="acc_1"), named) == "acc_1"
 
 
 @pytest.mark.parametrize("named", ["acc_default", "nobody", "acc_2"])
 async def test_a_bound_key_may_name_no_other(book: Book, named: str) -> None:
     with pytest.raises(PermissionDenied):
-        await AccountResolver(book).resolve(_principal(account="acc_1"), named)
+        await AccountResolver(book, SystemClock()).resolve(_principal(account="acc_1"), named)
 
 
 async def test_the_cache_is_bounded_and_long_names_never_reach_the_book(book: Book) -> None:
-    resolver = AccountResolver(book, size=1)
+    resolver = AccountResolver(book, SystemClock(), size=1)
     for named in ("ann", "acc_1", "ann"):
         await resolver.resolve(_principal(), named)
     assert len(book.asked) == 3

@@ -12,6 +12,7 @@ from faregate.errors import FaregateError
 
 KEPT_S = 0.5
 _PATIENCE_S = 1.0
+_DEGRADED = ("redis_refuses", "redis_late", "redis_grace", "sql_backlog", "sql_reads", "replay", "parked")
 
 
 async def live(services: Services, request: Request) -> Reply:
@@ -29,7 +30,8 @@ class Readiness:
     """What new calls need, asked at most twice a second.
 
     Redis (and whatever else admits) down: 503, nothing can be let in. SQL down alone: 200 and `degraded`, since
-    answers complete on the journal and known keys and balances go on.
+    answers complete on the journal and known keys and balances go on. `modes` says how this worker fares, row by row;
+    what happens to single calls (a provider that fails, a client that leaves) does not make it degraded.
     """
 
     def __init__(self) -> None:
@@ -56,8 +58,10 @@ async def _ask(services: Services) -> Reply:
     answers = await asyncio.gather(*(_probe(probe) for probe in probes.values()))
     checks = dict(zip(probes, answers, strict=True))
     closed = any(word != "ok" for name, word in checks.items() if name != "sql")
-    status = "unavailable" if closed else "ok" if checks["sql"] == "ok" else "degraded"
-    return Reply(body={"status": status, "checks": checks}, status=503 if closed else 200)
+    modes = dict(services.modes())
+    degraded = checks["sql"] != "ok" or any(modes.get(mode) for mode in _DEGRADED)
+    status = "unavailable" if closed else "degraded" if degraded else "ok"
+    return Reply(body={"status": status, "checks": checks, "modes": modes}, status=503 if closed else 200)
 
 
 async def _probe(probe: Callable[[], Awaitable[None]]) -> str:

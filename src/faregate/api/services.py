@@ -70,4 +70,6 @@ class Services:
     """Control-plane bodies are small: parsing a larger one would keep the event loop busy."""
     probes: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
     """More of what admission needs (a writable journal, ...): each raises StoreUnavailable when it is down."""
+    modes: Callable[[], Mapping[str, int]] = dict
+    """Degraded modes by name; 0 is well."""
     once: Once = field(default_factory=Once)

@@ -11,6 +11,8 @@ from typing import Protocol
 
 from faregate.core.call import Principal
 from faregate.errors import NotFound, PermissionDenied
+from faregate.guard import book_guard
+from faregate.ports import Clock
 
 MAX_NAME = 200
 """Characters of an account's id or external id. Longer ones exist nowhere."""
@@ -34,8 +36,9 @@ class AccountStore(Protocol):
 class AccountResolver:
     """`ports.Accounts` over the book, with the last `size` names in memory."""
 
-    def __init__(self, store: AccountStore, *, size: int = 50_000) -> None:
+    def __init__(self, store: AccountStore, clock: Clock, *, size: int = 50_000, wait_s: float = 2.0) -> None:
         self._store = store
+        self.guard = book_guard(clock, wait_s, "the account cannot be looked up now")
         self._size = size
         self._known: OrderedDict[tuple[str, str], str] = OrderedDict()
 
@@ -67,7 +70,7 @@ class AccountResolver:
         if known is not None:
             self._known.move_to_end(name)
             return known
-        found = (await self._store.get(organization_id, named)).id
+        found = (await self.guard.run(lambda: self._store.get(organization_id, named))).id
         self._known[name] = found
         if len(self._known) > self._size:
             self._known.popitem(last=False)

@@ -25,6 +25,7 @@ from faregate.auth.keys import MAX_PRESENTED, bad_key, hash_secret, parse, same
 from faregate.core.call import Principal, bucket_of
 from faregate.core.keys import BOOTSTRAP_KEY_ID, StoredKey
 from faregate.errors import BookUnavailable, StoreUnavailable
+from faregate.guard import book_guard
 from faregate.ports import Clock
 
 
@@ -61,7 +62,9 @@ class CacheBounds:
     unknown_size: int = 20_000
     unknown_s: float = 5.0
     """How long a refusal is remembered."""
-    read_timeout_s: float = 5.0
+    patience_s: float = 0.25
+    """How long a caller whose key is known waits for the book before the old entry does."""
+    read_timeout_s: float = 2.0
     reads: int = 16
     """Reads at a time."""
 
@@ -105,6 +108,7 @@ class Principals:
         self._refreshes = Flights(self._read_and_tell)
         self._used: dict[str, int] = {}
         self._slots = asyncio.Semaphore(self._bounds.reads)
+        self.guard = book_guard(clock, self._bounds.read_timeout_s, "the key cannot be checked now")
 
     async def authenticate(self, secret: str) -> Principal:
         """The principal of a presented key. Raises InvalidApiKey, and StoreUnavailable (new key, no SQL)."""
@@ -138,8 +142,9 @@ class Principals:
         if refused_until is not None and self._clock.monotonic() < refused_until:
             raise bad_key()
         try:
-            stored = await self._reads.join(key_id)
-        except StoreUnavailable:
+            async with asyncio.timeout(None if entry is None else self._bounds.patience_s):
+                stored = await self._reads.join(key_id)
+        except (StoreUnavailable, TimeoutError):
             return self._stale(entry)
         return self._admit(stored, digest)
 
@@ -181,11 +186,11 @@ class Principals:
         return entry.principal
 
     async def _read(self, key_id: str) -> StoredKey | None:
-        try:
-            async with asyncio.timeout(self._bounds.read_timeout_s), self._slots:
+        async def by_id() -> StoredKey | None:
+            async with self._slots:
                 return await self._store.by_id(key_id)
-        except TimeoutError:
-            raise BookUnavailable("the key cannot be checked now") from None
+
+        return await self.guard.run(by_id)
 
     async def _read_and_tell(self, key_id: str) -> StoredKey | None:
         stored = await self._read(key_id)

@@ -6,7 +6,9 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from random import random
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from faregate.core.call import Hold, HoldKind, Limit, LimitState, Principal, Reservation, Snapshot
 from faregate.core.codec import encode_record
@@ -14,13 +16,25 @@ from faregate.core.reservation import hold_of, record_of
 from faregate.core.windows import FAR_FUTURE_S, window_bounds
 from faregate.credits import names
 from faregate.credits.pipe import Arg, Pipe
-from faregate.errors import BookUnavailable, Conflict, InsufficientCredits, LimitExceeded, StoreUnavailable
+from faregate.errors import (
+    BookUnavailable,
+    Conflict,
+    InsufficientCredits,
+    LimitExceeded,
+    StoreUnavailable,
+    StoreUnreached,
+)
+from faregate.guard import Guard, book_guard, redis_guard
 from faregate.ports import Ask, Beat, BeatAnswer, Book, Clock, KeyChanged, SweptHold
 from faregate.slices import in_slices
 
 _REREAD_S = 1.0
 _REFRESH_S = 0.02
 _REREAD_ACCOUNTS = 10_000
+_IN_GRACE_MOST = 2_000
+"""How many calls may wait for a fresh gate's grace to end; the next ones are told to come back."""
+_AFTER_GRACE_S = 0.1
+"""Over which those who waited come back."""
 _ROUNDS = 12
 """How often one reserve may be sent on (cold, refresh, window, grace) before the store counts as unavailable."""
 
@@ -56,6 +70,11 @@ class RedisGate:
         """Redis time minus ours, learned when a window did not match."""
         self._reread: OrderedDict[str, tuple[float, asyncio.Task[None]]] = OrderedDict()
         self._rebuilding: dict[tuple[str, ...], asyncio.Task[None]] = {}
+        self._guards: WeakKeyDictionary[Pipe, Guard] = WeakKeyDictionary()
+        """Of each server that holds are taken at."""
+        self.accounts_guard = book_guard(clock, timing.close_wait_s, "the account cannot be read in time")
+        self.in_grace = 0
+        """Calls that wait for a fresh gate's grace to end."""
 
     # Taking ---------------------------------------------------------------------------------------------
 
@@ -74,7 +93,7 @@ class RedisGate:
             if answer == b"cold":
                 await self._warm(ask, reply[1].decode(), windows)
             elif answer == b"refresh":
-                await self._apply(ask.account_id, ask.principal.bucket)
+                await self.accounts_guard.run(lambda: self._apply(ask.account_id, ask.principal.bucket))
                 await asyncio.sleep(_REFRESH_S)  # Redis's clock may be ahead of the book's: not yet due there.
             elif answer == b"window":
                 self._skew_us = int(reply[1]) * 1000 - self._clock.now_us()
@@ -116,8 +135,22 @@ class RedisGate:
             also.append(key)
         key_rev = f"{names.base(principal.bucket)}key:{principal.key_id}"
         wait_s = self._timing.hold_wait_s
-        reply: list[bytes] = await self._pipe.run("reserve", (*keys, key_rev), args, wait_s, also)
+        run, every = self._pipe.run, (*keys, key_rev)
+        reply: list[bytes] = await self._guard(principal.bucket).run(lambda: run("reserve", every, args, wait_s, also))
         return reply
+
+    def _guard(self, bucket: int) -> Guard:
+        server = self._pipe.at(names.base(bucket))
+        guard = self._guards.get(server)
+        if guard is None:
+            wait_s = self._timing.hold_wait_s
+            guard = self._guards[server] = redis_guard(self._clock, lambda: self._look(bucket, "", wait_s))
+        return guard
+
+    @property
+    def refusing(self) -> int:
+        """Servers that new holds are not asked of, since they do not answer."""
+        return sum(not guard.closed for guard in self._guards.values())
 
     def _windows(self, principal: Principal) -> list[tuple[Limit, int, int]]:
         if not principal.limits:
@@ -157,7 +190,13 @@ class RedisGate:
         wait_s = wait_ms / 1000 + 0.005
         if self._clock.monotonic() + wait_s > patience_ends:
             raise StoreUnavailable("the credit store is being rebuilt", retry_after_s=max(1, int(wait_s) + 1))
-        await asyncio.sleep(wait_s)
+        if self.in_grace >= _IN_GRACE_MOST:
+            raise StoreUnreached("too many calls wait for the credit store", retry_after_s=max(1, int(wait_s) + 1))
+        self.in_grace += 1
+        try:
+            await asyncio.sleep(wait_s + _AFTER_GRACE_S * random())  # noqa: S311 - not all in the same moment
+        finally:
+            self.in_grace -= 1
 
     # Warming --------------------------------------------------------------------------------------------
 
@@ -170,11 +209,7 @@ class RedisGate:
             self._rebuilding[flight] = task
             task.add_done_callback(lambda _: self._rebuilding.pop(flight, None))
             task.add_done_callback(_seen)
-        try:
-            async with asyncio.timeout(self._timing.close_wait_s):
-                await asyncio.shield(task)
-        except TimeoutError:
-            raise BookUnavailable("the account cannot be read in time", retry_after_s=1) from None
+        await self.accounts_guard.run(lambda: asyncio.shield(task))
 
     async def _rebuild(self, account_id: str, bucket: int, ticket: str, windows: list[tuple[Limit, int, int]]) -> None:
         counted = [(limit, start_s) for limit, start_s, _ in windows if limit.kind != "concurrency"]
@@ -223,8 +258,9 @@ class RedisGate:
             self._reread.move_to_end(ask.account_id)
             if len(self._reread) > _REREAD_ACCOUNTS:
                 self._reread.popitem(last=False)
+        reading = last[1]
         try:
-            await asyncio.shield(last[1])
+            await self.accounts_guard.run(lambda: asyncio.shield(reading))
         except BookUnavailable:
             return False
         return True
@@ -304,8 +340,11 @@ class RedisGate:
         keys = (*names.hold_keys(arrears.bucket, arrears.account_id), names.arrears(arrears.bucket, arrears.id))
         return await self._pipe.run(name, keys, args, self._timing.close_wait_s, names.limit_windows(hold))
 
-    async def epoch(self, bucket: int) -> str:
-        """The bucket's epoch."""
+    async def epoch(self, bucket: int, *, for_hold: bool = False) -> str:
+        """The bucket's epoch. `for_hold`: a new call waits for it, no longer than for its hold."""
+        if for_hold:
+            wait_s = self._timing.hold_wait_s
+            return (await self._guard(bucket).run(lambda: self._look(bucket, "", wait_s)))[0]
         return (await self._look(bucket, ""))[0]
 
     async def ticket(self, bucket: int) -> str:
@@ -316,9 +355,9 @@ class RedisGate:
         """The gate of that ticket needs no grace: every journal has been replayed, and nobody else was in there."""
         await self._look(bucket, ticket)
 
-    async def _look(self, bucket: int, ticket: str) -> tuple[str, str]:
+    async def _look(self, bucket: int, ticket: str, wait_s: float | None = None) -> tuple[str, str]:
         key = (names.base(bucket) + "gate",)
-        epoch, found = await self._pipe.run("epoch", key, (ticket,), self._timing.close_wait_s)
+        epoch, found = await self._pipe.run("epoch", key, (ticket,), wait_s or self._timing.close_wait_s)
         return epoch.decode(), found.decode()
 
     async def set_rev(self, bucket: int, key_id: str, rev: int) -> None:

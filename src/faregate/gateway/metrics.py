@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from faregate.core.call import Record
+from faregate.gateway.lately import Lately
 
 log = logging.getLogger("faregate")
 
@@ -46,6 +48,8 @@ class Metrics:
         self.open_holds = Gauge("faregate_open_holds", "Holds the workers have open.", **summed)
         self.journal_bytes = Gauge("faregate_journal_bytes", "Bytes of the workers' journals.", **summed)
         self.backlog = Gauge("faregate_backlog_records", "Records that wait for the book.", **summed)
+        self._degraded = Gauge("faregate_degraded", "Degraded modes; 0 is well.", ["mode"], **summed)
+        self.lately = Lately()
 
     def call_ended(self, record: Record, duration_s: float) -> None:
         provider, endpoint = record.provider, record.endpoint
@@ -56,6 +60,8 @@ class Metrics:
             count = record.usage.get(f"{name}_tokens")
             if isinstance(count, int) and count > 0:
                 self._child(self._tokens, provider, name).inc(count)
+        if record.outcome != "ok":
+            self.lately.add(f"ended:{record.outcome}")
         if record.estimated:
             self._child(self._estimated, provider).inc()
 
@@ -68,14 +74,22 @@ class Metrics:
 
     def call_refused(self, code: str) -> None:
         self._refused.labels(code).inc()
+        self.lately.add(f"refused:{code}")
 
     def overrun(self, microcredits: int) -> None:
         self._overruns.inc()
+        self.lately.add("overrun")
         self._overrun.inc(microcredits / 1e6)
 
     def trouble(self, what: str, detail: str) -> None:
         self._trouble.labels(what).inc()
+        self.lately.add(f"trouble:{what}")
         log.warning("%s: %s", what, detail)
+
+    def degraded(self, modes: Mapping[str, int]) -> None:
+        """How things are, by mode (modes.py)."""
+        for mode, count in modes.items():
+            self._child(self._degraded, mode).set(count)
 
     def text(self) -> bytes:
         """The exposition format, all workers together."""

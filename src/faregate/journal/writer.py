@@ -95,13 +95,18 @@ class FileJournal:
         return sum(segment.size for segment in self._segments)
 
     @property
+    def full(self) -> bool:
+        """No new hold is let in."""
+        return self.bytes >= self._max_bytes
+
+    @property
     def open_holds(self) -> int:
         """Holds that are open in it."""
         return len(self._of_hold)
 
     def open(self, hold_id: str, intent: Record) -> None:
         if self._active.size >= self._segment_bytes or self._active.lost:
-            if self.bytes >= self._max_bytes:
+            if self.full:
                 raise JournalUnavailable("the journal is full: the book has been out of reach for too long")
             self._active = self._new_segment()
         segment = self._active
