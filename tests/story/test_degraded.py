@@ -13,6 +13,7 @@ import httpx
 import pytest
 from sqlalchemy import make_url
 
+from faregate.core.call import Hold, Snapshot
 from faregate.credits.embedded import socket_path
 from tests import postgres
 from tests.shim import Shim
@@ -126,7 +127,9 @@ async def test_a_slow_redis_is_as_good_as_none(line: tuple[House, Shim]) -> None
     assert await house.balance() == WHOLE - 2 * FARE
 
 
-async def test_closes_that_redis_has_not_heard_of_go_out_a_few_at_a_time(line: tuple[House, Shim]) -> None:
+async def test_closes_that_redis_has_not_heard_of_go_out_a_few_at_a_time(
+    line: tuple[House, Shim], monkeypatch: pytest.MonkeyPatch
+) -> None:
     house, shim = line
     calls = [asyncio.create_task(house.call(script={"first_byte_s": 0.5})) for _ in range(150)]
     await eventually(lambda: _served(house, 150))
@@ -138,16 +141,16 @@ async def test_closes_that_redis_has_not_heard_of_go_out_a_few_at_a_time(line: t
     settle = house.runtime.gate.settle
     running = 0
 
-    async def counted(*args: object) -> None:
+    async def counted(hold: Hold | None, snapshot: Snapshot, bucket: int) -> None:
         nonlocal at_once, running
         running += 1
         at_once = max(at_once, running)
         try:
-            await settle(*args)  # type: ignore[arg-type]  # as it came
+            await settle(hold, snapshot, bucket)
         finally:
             running -= 1
 
-    house.runtime.gate.settle = counted  # type: ignore[method-assign]
+    monkeypatch.setattr(house.runtime.gate, "settle", counted)
     shim.cut()
     shim.talk()
     await house.settled()
