@@ -13,6 +13,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -24,6 +25,8 @@ from faregate.api.price_layer import PriceLayer
 from faregate.api.routes import routes as control_plane
 from faregate.api.services import Services
 from faregate.auth.accounts import AccountResolver
+from faregate.auth.identity import Identity, ProviderFacts
+from faregate.auth.jwks import MOST_BYTES as MOST_KEY_SET_BYTES
 from faregate.auth.keys import hash_secret, make_admin
 from faregate.auth.principals import Principals
 from faregate.auth.scopes import Scope as KeyScope
@@ -55,6 +58,7 @@ from faregate.owner import Owner
 from faregate.pricing import file as price_file
 from faregate.pricing.catalog import LayeredCatalog
 from faregate.pricing.zones import zoned_providers
+from faregate.providers.documents import fetch
 from faregate.providers.registry import build_providers, sandbox_name
 from faregate.providers.router import ModelRouter
 from faregate.providers.upstream import Upstream
@@ -256,7 +260,6 @@ class Runtime:
         unused = {
             "replay.ttl_s": settings.replay.ttl_s > 0,
             "stripe.api_key": settings.stripe.api_key is not None,
-            "auth.jwks_url": settings.auth.jwks_url is not None,
         }
         for name in [name for name, given in unused.items() if given and self.worker == 0]:
             log.warning("%s is set, but this release does not use it", name)
@@ -453,6 +456,7 @@ def _endpoint(runtime: Runtime, door: Door) -> Endpoint:
 def _routes(runtime: Runtime) -> list[BaseRoute]:
     services = Services(
         keys=runtime.keys,
+        identity=Identity(runtime.ledger.people, runtime.clock, _identity_provider(runtime)),
         ledger=runtime.ledger,
         owner=runtime.owner,
         reserver=runtime.reserver,
@@ -473,6 +477,18 @@ def _routes(runtime: Runtime) -> list[BaseRoute]:
     kept = KeptEndpoint(runtime.background, caller, runtime.metrics)
     talk = WebSocketRoute("/v1/realtime", RealtimeEndpoint(runtime.realtime, runtime.metrics, runtime.calls))
     return [*(Route(path, kept) for path in PATHS), talk, *control_plane(services)]
+
+
+def _identity_provider(runtime: Runtime) -> ProviderFacts | None:
+    auth = runtime.settings.auth
+    if auth.jwks_url is None:
+        return None
+    return ProviderFacts(
+        fetch=partial(fetch, runtime.upstream, auth.jwks_url, most_bytes=MOST_KEY_SET_BYTES),
+        audience=auth.audience,
+        issuer=auth.issuer,
+        roles_claim=auth.roles_claim,
+    )
 
 
 def prepare(settings: Settings) -> None:

@@ -88,6 +88,30 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
 
 
+class UnknownService(NotFound):
+    """No service of this name tells of the organization's usage."""
+
+    code = "unknown_service"
+
+
+class UnknownModel(NotFound):
+    """The model has no price."""
+
+    code = "unknown_model"
+
+
+class UnknownOrganization(NotFound):
+    """No such organization, or not the caller's."""
+
+    code = "unknown_organization"
+
+
+class UnknownUser(NotFound):
+    """No such user, or not the organization's."""
+
+    code = "unknown_user"
+
+
 class Conflict(FaregateError):
     """The state the request asks for contradicts the state there is."""
 

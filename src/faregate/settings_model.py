@@ -210,9 +210,15 @@ class Auth(Section):
     audience: str = ""
     """The `aud` a token must have."""
     roles_claim: str = ""
-    """The claim that holds the roles."""
+    """The claim that holds the roles, a name or a path with dots; empty: the memberships alone count."""
     issuer: str = ""
-    """The `iss` a token must have."""
+    """The `iss` a token must have; empty: any, its keys vouch for it."""
+
+    @model_validator(mode="after")
+    def _tokens_are_meant_for_us(self) -> Auth:
+        if self.jwks_url is not None and not self.audience:
+            raise ValueError("audience is needed with jwks_url: the provider's tokens for others are not for us")
+        return self
 
 
 class Stripe(Section):

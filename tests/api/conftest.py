@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from faregate.api.price_layer import PriceLayer
 from faregate.api.routes import routes
 from faregate.api.services import Services
+from faregate.auth.identity import Identity, ProviderFacts
 from faregate.auth.keys import hash_secret
 from faregate.auth.principals import Principals
 from faregate.clock import SystemClock
@@ -114,6 +115,23 @@ class World:
         assert answer.status_code == 201, answer.text
         return Caller(self.http, answer.json()["secret"])
 
+    async def user(self, email: str = "ann@example.com", *, by: Caller | None = None, **roles: str) -> dict[str, Any]:
+        """A user, with a role in each organization that is named."""
+        answer = await (by or self.admin).post("/v1/admin/users", {"email": email})
+        assert answer.status_code == 201, answer.text
+        user: dict[str, Any] = answer.json()["user"]
+        for organization_id, role in roles.items():
+            body = {"userId": user["id"], "organizationId": organization_id, "role": role}
+            made = await (by or self.admin).post("/v1/admin/memberships", body)
+            assert made.status_code == 201, made.text
+        return user
+
+    async def person(self, user: dict[str, Any], *, by: Caller | None = None, **facts: Any) -> Caller:
+        """The user with an app password."""
+        answer = await (by or self.admin).post(f"/v1/admin/users/{user['id']}/app-passwords", facts)
+        assert answer.status_code == 201, answer.text
+        return Caller(self.http, answer.json()["appPassword"]["token"])
+
     async def tenant(self, credits: str | None = None) -> tuple[Caller, str]:
         """A key of a new organization, and an account of it with credits."""
         caller = await self.key(await self.organization())
@@ -151,13 +169,16 @@ class World:
         return record
 
 
-def build_services(ledger: Ledger, gate: RedisGate, owner: Owner, metrics: Metrics) -> Services:
+def build_services(
+    ledger: Ledger, gate: RedisGate, owner: Owner, metrics: Metrics, provider: ProviderFacts | None = None
+) -> Services:
     clock = SystemClock()
     kinds = {"my-llm": "openai", "openai": "openai"}
     catalog = LayeredCatalog(parse(PRICES), kinds=kinds)
     reserver = Reserver(gate=gate, book=ledger.book, rows=ledger.reservations, clock=clock, events=metrics)
     return Services(
         keys=Principals(ledger.keys, gate, clock, admin_hash=hash_secret(ADMIN)),
+        identity=Identity(ledger.people, clock, provider),
         ledger=ledger,
         owner=owner,
         reserver=reserver,

@@ -10,7 +10,8 @@ from faregate.auth.scopes import ALL_SCOPES
 from faregate.core.call import bucket_of
 
 CLOSED = [rule for rule in table() if rule.scopes and rule.say is error_reply]
-OPEN = [rule for rule in table() if not rule.scopes]
+OPEN = [rule for rule in table() if rule.public and rule.method == "GET"]
+PEOPLES = [rule for rule in table() if rule.person]
 
 
 def _name(rule: Rule) -> str:
@@ -18,7 +19,7 @@ def _name(rule: Rule) -> str:
 
 
 def _path(rule: Rule) -> str:
-    return rule.path.replace("{id:path}", "x/y").replace("{id}", "x")
+    return rule.path.replace("{id:path}", "x/y").replace("{id}", "x").replace("{passwordId}", "x")
 
 
 @pytest.mark.parametrize("rule", CLOSED, ids=_name)
@@ -44,8 +45,27 @@ async def test_operations_are_public(world: World, rule: Rule) -> None:
     assert "x-faregate-request-id" in answer.headers
 
 
-async def test_only_operations_are_public() -> None:
-    assert {rule.path for rule in OPEN} == {"/health/live", "/health/ready", "/metrics"}
+async def test_only_operations_and_the_login_are_public() -> None:
+    operations = {"/health/live", "/health/ready", "/metrics"}
+    assert {rule.path for rule in table() if rule.public} == {*operations, "/api/auth/app-login"}
+
+
+@pytest.mark.parametrize("rule", PEOPLES, ids=_name)
+async def test_what_is_a_users_to_ask_no_key_opens(world: World, rule: Rule) -> None:
+    for headers in ({}, {"authorization": "Bearer app_x"}, {"authorization": "Bearer a.b.c"}):
+        answer = await world.http.request(rule.method, _path(rule), headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+    answer = await world.admin.send(rule.method, _path(rule))
+    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+
+
+@pytest.mark.parametrize("rule", [rule for rule in table() if rule.scopes], ids=_name)
+async def test_what_is_a_keys_to_ask_no_user_opens(world: World, rule: Rule) -> None:
+    person = await world.person(await world.user(org_bootstrap="superadmin"))
+    token = (await world.http.post("/api/auth/app-login", json={"token": person.secret})).json()["accessToken"]
+    for secret in (person.secret, token):
+        answer = await world.http.request(rule.method, _path(rule), headers={"authorization": f"Bearer {secret}"})
+        assert answer.status_code == 401
 
 
 @pytest.mark.parametrize("path", ["/", "/v1/nothing", "/v1/accounts/", "/v1/admin/keys/x/y/z", "//v1/accounts"])

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from faregate.api.admin import CursorQuery, note, page_of, spread
-from faregate.api.fields import Amount, Name, bounded_decimal, iso, parse_moment
+from faregate.api.fields import Amount, Name, bounded_decimal, expiry, iso
 from faregate.api.http import Body, Reply, Request, created, ok
 from faregate.api.services import Services
 from faregate.api.tenancy import Reference, organization_of
@@ -63,7 +63,7 @@ async def create(services: Services, request: Request) -> Reply:
         limits=parse_limits(made.id, body.limits),
         max_multiplier=_multiplier(body.max_multiplier),
         test=body.test,
-        expires_us=_expiry(services, body.expires_at),
+        expires_us=expiry(services.clock.now_us(), body.expires_at),
     )
     info = await services.ledger.keys.create(facts)
     await note(services, request, "keys.create", info.id, organization_id, name=info.name, scopes=sorted(info.scopes))
@@ -151,7 +151,7 @@ def _changes(services: Services, key_id: str, body: ApiKeyPatch) -> dict[str, ob
         "models": lambda: parse_models(body.models),
         "limits": lambda: parse_limits(key_id, body.limits),
         "max_multiplier": lambda: _multiplier(body.max_multiplier),
-        "expires_at": lambda: _expiry(services, body.expires_at),
+        "expires_at": lambda: expiry(services.clock.now_us(), body.expires_at),
     }
     changes: dict[str, object] = {name: read[name]() for name in body.model_fields_set}
     if not changes:
@@ -169,15 +169,6 @@ def _not_null(value: object, param: str) -> object:
 
 def _multiplier(value: object) -> Decimal:
     return bounded_decimal(value, "maxMultiplier", Decimal(1), Decimal(10))
-
-
-def _expiry(services: Services, text: str | None) -> int | None:
-    if text is None:
-        return None
-    expires_us = parse_moment(text, "expiresAt")
-    if expires_us <= services.clock.now_us():
-        raise InvalidRequest("expiresAt must be in the future", param="expiresAt")
-    return expires_us
 
 
 def key_json(info: KeyInfo) -> Mapping[str, object]:

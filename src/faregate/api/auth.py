@@ -14,7 +14,8 @@ from faregate.api.services import Services
 from faregate.auth.keys import bad_key
 from faregate.auth.scopes import Scope
 from faregate.core.call import Principal
-from faregate.errors import BookUnavailable, PermissionDenied
+from faregate.core.people import Person
+from faregate.errors import BookUnavailable, InvalidApiKey, PermissionDenied
 
 
 async def authenticate(services: Services, secret: str, scopes: Collection[Scope]) -> Principal:
@@ -30,6 +31,15 @@ async def authenticate(services: Services, secret: str, scopes: Collection[Scope
     if "admin" in scopes:
         require_organization_wide(principal)
     return principal
+
+
+async def authenticate_person(services: Services, presented: str) -> Person:
+    """Whose app password or token it is. Raises InvalidApiKey, and PermissionDenied for a key that is good."""
+    try:
+        return await services.identity.person(presented)
+    except InvalidApiKey:
+        await services.keys.authenticate(presented)  # Raises the same for what is no key either.
+    raise PermissionDenied("this is a user's to ask: keys have no role, log in with an app password")
 
 
 def require_any(principal: Principal, scopes: Collection[Scope]) -> None:

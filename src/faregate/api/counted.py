@@ -63,7 +63,7 @@ class Payer:
     organization_id: str
     account_id: str
     """"" until a bulk's customer is known."""
-    key_id: str
+    key_id: str | None
     request_id: str
     credits_per_usd: Decimal
     markup_percent: Decimal

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
-from faregate.api.auth import authenticate
+from faregate.api.auth import authenticate, authenticate_person
 from faregate.api.errors import MethodNotAllowed, error_reply
 from faregate.api.http import Reply, Request, header_map, presented_key, query_map, read_body, send_reply
 from faregate.api.idempotency import answer_once
@@ -30,7 +30,7 @@ Handler = Callable[[Services, Request], Awaitable[Reply]]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One line of the route table. `scopes`: any one of them will do; none: public."""
+    """One line of the route table. `scopes`: any one of them will do; none: public, unless it is a `person`'s."""
 
     method: str
     path: str
@@ -40,6 +40,12 @@ class Rule:
     """How errors are said on its path."""
     max_body_bytes: int | None = None
     """None: what the control plane takes."""
+    person: bool = False
+    """A user's token opens it, and no key does."""
+
+    @property
+    def public(self) -> bool:
+        return not self.scopes and not self.person
 
 
 class Endpoint:
@@ -79,9 +85,11 @@ class Endpoint:
         if rule is None:
             raise MethodNotAllowed(f"{method} is not for this path")
         headers = header_map(scope)
-        principal = None
+        principal = user = None
         if rule.scopes:
             principal = await authenticate(self._services, presented_key(headers), rule.scopes)
+        elif rule.person:
+            user = await authenticate_person(self._services, presented_key(headers))
         request = Request(
             method=method,
             route=self._path,
@@ -91,8 +99,9 @@ class Endpoint:
             raw_body=await read_body(receive, headers, rule.max_body_bytes or self._services.max_body_bytes),
             request_id=request_id,
             caller=principal,
+            user=user,
         )
-        if method == "POST" and principal is not None:
+        if method == "POST" and not rule.public:
             return await answer_once(self._services, request, rule.handler)
         return await rule.handler(self._services, request)
 

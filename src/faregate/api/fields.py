@@ -56,6 +56,16 @@ def span(start: str | None, end: str | None) -> tuple[int | None, int | None]:
     return start_us, end_us
 
 
+def expiry(now_us: int, text: str | None) -> int | None:
+    """`expiresAt`, in the future; None: never."""
+    if text is None:
+        return None
+    expires_us = parse_moment(text, "expiresAt")
+    if expires_us <= now_us:
+        raise InvalidRequest("expiresAt must be in the future", param="expiresAt")
+    return expires_us
+
+
 # Types --------------------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from pydantic.alias_generators import to_camel
 from starlette.types import Message, Receive, Scope, Send
 
 from faregate.core.call import Principal
+from faregate.core.people import Person
 from faregate.errors import InvalidRequest, RequestTooLarge
 from faregate.ports import ClientGone
 
@@ -42,7 +43,7 @@ B = TypeVar("B", bound=Body)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a handler is given. `principal` is None on public routes only."""
+    """What a handler is given: `principal` where a key opens the route, `person` where a user's token does."""
 
     method: str
     route: str
@@ -53,11 +54,17 @@ class Request:
     raw_body: bytes
     request_id: str
     caller: Principal | None = None
+    user: Person | None = None
 
     @property
     def principal(self) -> Principal:
         assert self.caller is not None, "a route without a scope has no principal"
         return self.caller
+
+    @property
+    def person(self) -> Person:
+        assert self.user is not None, "only a user's token brings a person"
+        return self.user
 
     def body(self, model: type[B]) -> B:
         """The JSON body as `model`. Raises InvalidRequest naming the field and what is allowed."""
@@ -186,7 +193,7 @@ def _invalid(model: type[Body], error: ValidationError) -> InvalidRequest:
     first = error.errors(include_url=False, include_input=False)[0]
     param = ".".join(str(part) for part in first["loc"])[:128]
     if first["type"] == "extra_forbidden":
-        allowed = ", ".join(to_camel(name) for name in model.model_fields)
+        allowed = ", ".join(field.alias or name for name, field in model.model_fields.items())
         return InvalidRequest(f"unknown field {param!r}; allowed: {allowed or 'none'}", param=param)
     if first["type"] == "missing":
         return InvalidRequest(f"{param} is required", param=param)

@@ -113,22 +113,23 @@ def _without_secrets(reply: Reply) -> bytes:
 
 
 def _claim(request: Request, key: str) -> Claim:
-    """Keys are an organization's own. A key bound to an account, or a test key, never gets another's answer."""
-    principal = request.principal
-    facts = [
-        request.path_params,
-        request.query,
-        principal.account_id,
-        principal.test,
-        _meaning(request.raw_body),
-    ]
+    """Keys are an organization's own, or a user's. A key bound to an account, or a test key, never gets another's
+    answer."""
+    tenant, bounds = _whose(request)
+    facts = [request.path_params, request.query, *bounds, _meaning(request.raw_body)]
     text = json.dumps(facts, sort_keys=True, default=str)
     return Claim(
-        tenant=principal.organization_id,
+        tenant=tenant,
         key=key,
         route=f"{request.method} {request.route}",
         fingerprint=sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
     )
+
+
+def _whose(request: Request) -> tuple[str, tuple[object, ...]]:
+    if request.caller is None:
+        return f"user:{request.person.who}", ()
+    return request.caller.organization_id, (request.caller.account_id, request.caller.test)
 
 
 def _meaning(raw_body: bytes) -> object:

@@ -31,7 +31,7 @@ from faregate.errors import (
     StoreUnavailable,
 )
 from faregate.held import Held
-from faregate.ledger.ingested import Arrival, Arrived, UnguardedError
+from faregate.ledger.ingested import Also, Arrival, Arrived, UnguardedError
 from faregate.ledger.usage import UsageRecord
 from faregate.ports import Ask
 from faregate.slices import in_slices
@@ -96,22 +96,35 @@ async def _earlier(services: Services, record: Record) -> UsageRecord | None:
 
 
 async def book_all(
-    services: Services, request: Request, organization_id: str, source: str, arrivals: Sequence[Arrival]
+    services: Services,
+    request: Request,
+    organization_id: str,
+    source: str,
+    arrivals: Sequence[Arrival],
+    also: Also | None = None,
 ) -> Arrived:
-    """Book all of them in one transaction, or none. Raises StoreUnavailable; a repeat is then safe with own ids."""
+    """Book all of them (and what else belongs to them) in one transaction, or none.
+
+    Raises StoreUnavailable; a repeat is then safe with own ids.
+    """
     require_live(request.principal)
     if not any(arrival.record.charge_microcredits for arrival in arrivals):
-        return await services.ledger.ingested.write(organization_id, source, arrivals, None)
+        return await services.ledger.ingested.write(organization_id, source, arrivals, None, also)
     for _ in range(_ROUNDS):
         try:
-            return await _book_guarded(services, request, organization_id, source, arrivals)
+            return await _book_guarded(services, request, organization_id, source, arrivals, also)
         except UnguardedError:
             continue  # An account had its first hold in this moment: now that is seen.
     raise StoreUnavailable("an account had its first hold just now, try again", retry_after_s=1)
 
 
 async def _book_guarded(
-    services: Services, request: Request, organization_id: str, source: str, arrivals: Sequence[Arrival]
+    services: Services,
+    request: Request,
+    organization_id: str,
+    source: str,
+    arrivals: Sequence[Arrival],
+    also: Also | None,
 ) -> Arrived:
     owed = await _owed(services, organization_id, arrivals)
     taken = await in_slices(list(owed.items()), lambda item: _guard(services, request, organization_id, *item))
@@ -121,7 +134,7 @@ async def _book_guarded(
         await in_slices(guards, services.owner.release)
         raise failed
     try:
-        arrived = await services.ledger.ingested.write(organization_id, source, arrivals, frozenset(owed))
+        arrived = await services.ledger.ingested.write(organization_id, source, arrivals, frozenset(owed), also)
     except UnguardedError:  # Rolled back: nothing has been charged.
         await in_slices(guards, services.owner.release)
         raise
@@ -175,7 +188,7 @@ def _guard_record(services: Services, request: Request, organization_id: str, ac
         kind="actual",
         organization_id=organization_id,
         account_id=account_id,
-        key_id=request.principal.key_id,
+        key_id=request.principal.key_id or None,
         request_id=request.request_id,
         occurred_at_us=services.clock.now_us(),
         charge_microcredits=0,

@@ -9,9 +9,14 @@ from starlette.routing import BaseRoute, Route
 from faregate.api import (
     accounts,
     admin_keys,
+    admin_memberships,
     admin_organizations,
     admin_prices,
     admin_reads,
+    admin_services,
+    admin_users,
+    app_login,
+    app_passwords,
     health,
     models,
     plans,
@@ -20,9 +25,9 @@ from faregate.api import (
     usage,
     usage_record,
 )
-from faregate.api.dialects import agent_queries
+from faregate.api.dialects import agent_queries, external_usage
 from faregate.api.dialects import transactions as dialect_transactions
-from faregate.api.endpoint import Endpoint, Rule, not_found
+from faregate.api.endpoint import Endpoint, Handler, Rule, not_found
 from faregate.api.services import Services
 from faregate.auth.scopes import Scope
 
@@ -90,11 +95,37 @@ def table() -> tuple[Rule, ...]:
         ),
         Rule("GET", "/api/consumption-events/summary", _TOLD, agent_queries.summary, say=agent_queries.say),
         Rule("GET", "/api/consumption-events", _TOLD, agent_queries.events, say=agent_queries.say),
+        # Users
+        Rule("POST", "/api/auth/app-login", (), app_login.login, say=external_usage.say),
+        _users("POST", "/api/auth/app-passwords", app_passwords.create_own),
+        _users("GET", "/api/auth/app-passwords", app_passwords.list_own),
+        _users("DELETE", "/api/auth/app-passwords/{id}", app_passwords.revoke_own),
+        _users("POST", "/api/billing/external-usage", external_usage.post),
+        _users("GET", "/api/billing/user", external_usage.billing),
         # Administration
         Rule("POST", "/v1/admin/organizations", _ADMIN, admin_organizations.create),
         Rule("GET", "/v1/admin/organizations", _ADMIN, admin_organizations.list_all),
         Rule("GET", "/v1/admin/organizations/{id}", _ADMIN, admin_organizations.get),
         Rule("PATCH", "/v1/admin/organizations/{id}", _ADMIN, admin_organizations.patch),
+        Rule("POST", "/v1/admin/users", _ADMIN, admin_users.create),
+        Rule("GET", "/v1/admin/users", _ADMIN, admin_users.list_all),
+        Rule("GET", "/v1/admin/users/{id}", _ADMIN, admin_users.get),
+        Rule("PATCH", "/v1/admin/users/{id}", _ADMIN, admin_users.patch),
+        Rule("DELETE", "/v1/admin/users/{id}", _ADMIN, admin_users.delete),
+        Rule("POST", "/v1/admin/users/{id}/app-passwords", _ADMIN, app_passwords.create),
+        Rule("GET", "/v1/admin/users/{id}/app-passwords", _ADMIN, app_passwords.list_all),
+        Rule("GET", "/v1/admin/users/{id}/app-passwords/{passwordId}", _ADMIN, app_passwords.get),
+        Rule("DELETE", "/v1/admin/users/{id}/app-passwords/{passwordId}", _ADMIN, app_passwords.revoke),
+        Rule("POST", "/v1/admin/memberships", _ADMIN, admin_memberships.create),
+        Rule("GET", "/v1/admin/memberships", _ADMIN, admin_memberships.list_all),
+        Rule("GET", "/v1/admin/memberships/{id}", _ADMIN, admin_memberships.get),
+        Rule("PATCH", "/v1/admin/memberships/{id}", _ADMIN, admin_memberships.patch),
+        Rule("DELETE", "/v1/admin/memberships/{id}", _ADMIN, admin_memberships.delete),
+        Rule("POST", "/v1/admin/services", _ADMIN, admin_services.create),
+        Rule("GET", "/v1/admin/services", _ADMIN, admin_services.list_all),
+        Rule("GET", "/v1/admin/services/{id}", _ADMIN, admin_services.get),
+        Rule("PATCH", "/v1/admin/services/{id}", _ADMIN, admin_services.patch),
+        Rule("DELETE", "/v1/admin/services/{id}", _ADMIN, admin_services.delete),
         Rule("POST", "/v1/admin/keys", _ADMIN, admin_keys.create),
         Rule("GET", "/v1/admin/keys", _ADMIN, admin_keys.list_all),
         Rule("GET", "/v1/admin/keys/{id}", _ADMIN, admin_keys.get),
@@ -108,6 +139,11 @@ def table() -> tuple[Rule, ...]:
         Rule("GET", "/v1/admin/audit", _ADMIN, admin_reads.audit),
         Rule("GET", "/v1/admin/holds", _ADMIN, admin_reads.holds),
     )
+
+
+def _users(method: str, path: str, handler: Handler) -> Rule:
+    """A line that a user's token opens."""
+    return Rule(method, path, (), handler, say=external_usage.say, person=True)
 
 
 def routes(services: Services) -> list[BaseRoute]:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from faregate.api.once import Once
 from faregate.api.price_layer import PriceLayer
+from faregate.auth.identity import Identity
 from faregate.core.call import Hold, Principal, Snapshot
 from faregate.ledger.queries import Ledger
 from faregate.owner import Owner
@@ -54,6 +55,7 @@ class Services:
     """Everything a handler may ask for."""
 
     keys: Keys
+    identity: Identity
     ledger: Ledger
     owner: Owner
     reserver: Reserver

@@ -68,7 +68,7 @@ async def record(services: Services, request: Request) -> Reply:
         attribution=attributes(body.metadata or {}),
         description=body.description,
     )
-    card, counted, kind = _placed(services, request, organization_id, counted)
+    card, counted, kind = placed(services, request, organization_id, counted)
     hold_id, keyed = await hold_of(services)
     priced = record_of(
         card, counted, payer, hold_id=hold_id, charges=body.charge, kind=kind, paid_by=body.transaction_id
@@ -151,7 +151,7 @@ async def _check_transaction(services: Services, payer: Payer, transaction_id: s
         raise InvalidRequest("transactionId must name a debit: a credit pays for nothing", param="transactionId")
 
 
-def _placed(
+def placed(
     services: Services, request: Request, organization_id: str, counted: Counted
 ) -> tuple[PriceCard, Counted, str]:
     """The card, whose it is and its kind: a public name as a call would be priced, else by provider or vendor."""

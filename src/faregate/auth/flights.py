@@ -25,6 +25,11 @@ class Flights(Generic[T]):
             task.add_done_callback(lambda done: self._landed(name, done))
         return await asyncio.shield(task)
 
+    def running(self, name: str) -> bool:
+        """Whether there is a read that a new caller would join."""
+        task = self._running.get(name)
+        return task is not None and not task.done()
+
     async def fresh(self, name: str) -> T:
         """The result of a read begun after this call: one that is running may have read what was before."""
         running = self._running.get(name)

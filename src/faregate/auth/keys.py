@@ -49,14 +49,14 @@ def make(*, test: bool = False, key_id: str | None = None) -> NewKey:
     """A new key, or a new secret for the key of that id (rotation)."""
     key_id = key_id or secrets.token_hex(8)
     prefix = f"fg_{'test' if test else 'live'}_{key_id}"
-    secret = f"{prefix}_{_random_digits()}"
+    secret = f"{prefix}_{random_digits()}"
     parse(secret)
     return NewKey(id=key_id, secret=secret, secret_hash=hash_secret(secret), prefix=prefix)
 
 
 def make_admin() -> str:
     """A bootstrap admin key, for a first start without FAREGATE_ADMIN_KEY."""
-    return f"fg_admin_{_random_digits()}"
+    return f"fg_admin_{random_digits()}"
 
 
 def parse(secret: str) -> ParsedKey:
@@ -82,5 +82,6 @@ def bad_key() -> InvalidApiKey:
     return InvalidApiKey("invalid API key")
 
 
-def _random_digits() -> str:
+def random_digits() -> str:
+    """256 random bits, and a little more."""
     return "".join(secrets.choice(_DIGITS) for _ in range(_SECRET_LENGTH))

@@ -65,6 +65,11 @@ def plain(number: Decimal) -> Decimal:
     return number.quantize(Decimal(1), context=EXACT) if number == number.to_integral_value() else number
 
 
+def billed_usd(cost_usd: Decimal, markup_percent: Decimal) -> Decimal:
+    """cost x (1 + markup/100), exactly."""
+    return EXACT.multiply(cost_usd, EXACT.add(_ONE, markup_percent.scaleb(-2, EXACT)))
+
+
 def charge_microcredits(
     cost_usd: Decimal, credits_per_usd: Decimal, markup_percent: Decimal = Decimal(0), multiplier: Decimal = Decimal(1)
 ) -> int:

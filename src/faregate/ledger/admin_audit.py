@@ -18,7 +18,7 @@ _t = tables.admin_audit.c
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminEvent:
-    """One change. `who` is a key id, `what` a verb such as `keys.create`, `target` the id of what was changed."""
+    """One change: `who` is a key's or user's id, `what` a verb such as `keys.create`, `target` an id, too."""
 
     id: str
     created_us: int
@@ -26,6 +26,17 @@ class AdminEvent:
     who: str
     what: str
     target: str
+    detail: Mapping[str, object]
+    """Never a secret."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """Who is about to change something, and how: kept in the very transaction that does it."""
+
+    who: str
+    """A key's or user's id."""
+    what: str
     detail: Mapping[str, object]
     """Never a secret."""
 
@@ -62,6 +73,20 @@ class AdminAudit:
     ) -> builtins.list[AdminEvent]:
         """Newest first, from the one before the id `before`; None: of all organizations."""
         return await self._database.read(_list, organization_id, limit, before)
+
+
+def note_change(conn: Connection, by: Change, *, target: str, organization_id: str | None, now_us: int) -> None:
+    """Write a change down within the caller's transaction."""
+    values = {
+        "id": new_id("adm"),
+        "created_us": now_us,
+        "organization_id": organization_id,
+        "who": by.who,
+        "what": by.what,
+        "target": target,
+        "detail": to_json(by.detail),
+    }
+    _append(conn, values)
 
 
 def _append(conn: Connection, values: Mapping[str, object]) -> None:

@@ -6,7 +6,7 @@ answered with that record, whatever it says now.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, or_, select
@@ -20,6 +20,8 @@ from faregate.ledger.dialect import Row, columns_of, insert_many
 from faregate.ledger.posting import read_wallets
 
 _a = tables.accounts.c
+Also = Callable[[Connection, Sequence[Record]], None]
+"""What else happens in the transaction, with the records that are new."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,14 +66,20 @@ class Ingested:
         return await self._database.read(_known, organization_id, sorted(set(customers)))
 
     async def write(
-        self, organization_id: str, source: str, arrivals: Sequence[Arrival], guarded: frozenset[str] | None
+        self,
+        organization_id: str,
+        source: str,
+        arrivals: Sequence[Arrival],
+        guarded: frozenset[str] | None,
+        also: Also | None = None,
     ) -> Arrived:
         """Book all of them or none; those with an own id once, however often this is called.
 
         `guarded` are the accounts with a hold before their charges; one that never had a hold needs none. Raises
         UnguardedError for any other that is charged.
         """
-        return await self._database.upkeep(_write, organization_id, source, arrivals, guarded, self._database.now_us())
+        now_us = self._database.now_us()
+        return await self._database.upkeep(_write, organization_id, source, arrivals, guarded, also, now_us)
 
     async def find(self, hold_id: str) -> str | None:
         """The id of the usage record of a hold, if there is one."""
@@ -97,12 +105,15 @@ def _write(
     source: str,
     arrivals: Sequence[Arrival],
     guarded: frozenset[str] | None,
+    also: Also | None,
     now_us: int,
 ) -> Arrived:
     records = _with_accounts(conn, organization_id, arrivals, guarded, now_us)
     holds = _claim(conn, organization_id, source, arrivals, now_us)
     fresh = [record for record, hold in zip(records, holds, strict=True) if record.hold_id == hold]
     committed = write_batch(conn, fresh, now_us) if fresh else []
+    if also is not None and fresh:
+        also(conn, fresh)
     booked = {record.hold_id: answer for record, answer in zip(fresh, committed, strict=True)}
     ids = {hold: answer.usage_id for hold, answer in booked.items()}
     ids |= _ids(conn, sorted({hold for hold in holds if hold not in booked}))

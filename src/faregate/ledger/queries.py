@@ -9,6 +9,7 @@ from decimal import Decimal
 from faregate.core.metering import Metered
 from faregate.ledger.accounts import Accounts
 from faregate.ledger.admin_audit import AdminAudit
+from faregate.ledger.app_passwords import AppPasswords
 from faregate.ledger.audit import Finding, audit
 from faregate.ledger.book import SqlBook
 from faregate.ledger.database import Database
@@ -17,13 +18,18 @@ from faregate.ledger.idempotency import Idempotency
 from faregate.ledger.ingested import Ingested
 from faregate.ledger.keys import ApiKeys
 from faregate.ledger.leases import Leases
+from faregate.ledger.memberships import Memberships
 from faregate.ledger.organizations import Bootstrap, Organizations
+from faregate.ledger.people import People
 from faregate.ledger.plans import Plans
 from faregate.ledger.prices import Prices
+from faregate.ledger.registry import ServiceRegistry
 from faregate.ledger.reservations import Reservations
+from faregate.ledger.service_usage import ServiceUsage
 from faregate.ledger.summary import Summaries
 from faregate.ledger.transactions import Transactions
 from faregate.ledger.usage import UsageRecords
+from faregate.ledger.users import Users
 
 
 class Ledger:
@@ -53,6 +59,12 @@ class Ledger:
         self.ingested = Ingested(self.database)
         self.summaries = Summaries(self.database)
         self.admin_audit = AdminAudit(self.database)
+        self.users = Users(self.database)
+        self.memberships = Memberships(self.database)
+        self.app_passwords = AppPasswords(self.database)
+        self.people = People(self.database)
+        self.services = ServiceRegistry(self.database)
+        self.service_usage = ServiceUsage(self.database)
 
     async def bootstrap(self, admin_hash: str | None, *, credits_per_usd: Decimal = Decimal(1000)) -> Bootstrap:
         """The bootstrap organization, its account and its admin key's hash; repeatable."""

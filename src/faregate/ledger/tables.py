@@ -515,3 +515,81 @@ admin_audit = Table(
     _text("target"),
     _text("detail", null=True),
 )
+
+users = Table(
+    "users",
+    metadata,
+    _id(),
+    _text("uuid"),
+    _text("home"),  # the organization they belong to, "" for the installation: emails are unique within it
+    _text("email"),  # lower case
+    _text("name", null=True),
+    _text("subject", null=True),  # what the identity provider calls them
+    _flag("active"),
+    _big("created_us"),
+    _big("updated_us"),
+    UniqueConstraint("uuid"),
+    UniqueConstraint("home", "email"),
+    UniqueConstraint("subject"),
+)
+
+memberships = Table(
+    "memberships",
+    metadata,
+    _id(),
+    _text("user_id", ForeignKey("users.id")),
+    _text("organization_id", ForeignKey("organizations.id")),
+    _text("role"),
+    _flag("active"),
+    _big("created_us"),
+    _big("updated_us"),
+    UniqueConstraint("user_id", "organization_id"),
+    CheckConstraint("role IN ('superadmin', 'admin', 'member', 'service')", name="role"),
+    Index("ix_memberships_organization_id_id", "organization_id", "id"),
+)
+
+app_passwords = Table(
+    "app_passwords",
+    metadata,
+    _id(),
+    _text("user_id", ForeignKey("users.id")),
+    _text("name"),
+    _text("secret_hash"),
+    _big("expires_us", null=True),
+    _big("revoked_us", null=True),
+    _big("last_used_us", null=True),
+    _big("created_us"),
+    Index("ix_app_passwords_user_id_id", "user_id", "id"),
+)
+
+signing_keys = Table("signing_keys", metadata, _id(), _text("secret"), _big("created_us"))
+
+services = Table(
+    "services",
+    metadata,
+    _id(),
+    _text("home"),  # the organization it belongs to, "" for the installation: names are unique within it
+    _text("name"),
+    _big("created_us"),
+    _big("updated_us"),
+    UniqueConstraint("home", "name"),
+)
+
+service_usage = Table(
+    "service_usage",
+    metadata,
+    Column("hold_id", TEXT, primary_key=True),  # of the usage record it belongs to
+    _text("service_id"),
+    _text("service_name"),  # as it was then
+    _text("user_id"),  # whose use it was
+    _text("reported_by"),
+    _text("organization_id"),
+    _text("channel"),
+    _text("model"),
+    _big("input_tokens"),
+    _big("output_tokens"),
+    _exact("billed"),
+    _flag("metered"),
+    _big("occurred_us"),
+    Index("ix_service_usage_user_id_occurred_us", "user_id", "occurred_us", "hold_id"),
+)

@@ -28,6 +28,7 @@ CREATE TRIGGER {name} BEFORE {verb} ON {table} FOR EACH STATEMENT EXECUTE FUNCTI
 
 def upgrade() -> None:
     _create_tables()
+    _create_identity()
     _make_append_only("entries")
     _make_append_only("grant_moves")
 
@@ -519,3 +520,89 @@ def _create_tables() -> None:
         sa.PrimaryKeyConstraint("entry_id", "grant_id", name=op.f("pk_grant_moves")),
     )
     op.create_index("ix_grant_moves_grant_id", "grant_moves", ["grant_id"], unique=False)
+
+
+def _create_identity() -> None:
+    op.create_table(
+        "users",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("uuid", TEXT, nullable=False),
+        sa.Column("home", TEXT, nullable=False),
+        sa.Column("email", TEXT, nullable=False),
+        sa.Column("name", TEXT, nullable=True),
+        sa.Column("subject", TEXT, nullable=True),
+        sa.Column("active", sa.Boolean(), nullable=False),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.Column("updated_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
+        sa.UniqueConstraint("home", "email", name=op.f("uq_users_home_email")),
+        sa.UniqueConstraint("subject", name=op.f("uq_users_subject")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_users_uuid")),
+    )
+    op.create_table(
+        "memberships",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("user_id", TEXT, nullable=False),
+        sa.Column("organization_id", TEXT, nullable=False),
+        sa.Column("role", TEXT, nullable=False),
+        sa.Column("active", sa.Boolean(), nullable=False),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.Column("updated_us", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("role IN ('superadmin', 'admin', 'member', 'service')", name=op.f("ck_memberships_role")),
+        sa.ForeignKeyConstraint(["organization_id"], ["organizations.id"], name=op.f("fk_memberships_organization_id")),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_memberships_user_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_memberships")),
+        sa.UniqueConstraint("user_id", "organization_id", name=op.f("uq_memberships_user_id_organization_id")),
+    )
+    op.create_index("ix_memberships_organization_id_id", "memberships", ["organization_id", "id"], unique=False)
+    op.create_table(
+        "app_passwords",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("user_id", TEXT, nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("secret_hash", TEXT, nullable=False),
+        sa.Column("expires_us", sa.BigInteger(), nullable=True),
+        sa.Column("revoked_us", sa.BigInteger(), nullable=True),
+        sa.Column("last_used_us", sa.BigInteger(), nullable=True),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_app_passwords_user_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_app_passwords")),
+    )
+    op.create_index("ix_app_passwords_user_id_id", "app_passwords", ["user_id", "id"], unique=False)
+    op.create_table(
+        "signing_keys",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("secret", TEXT, nullable=False),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_signing_keys")),
+    )
+    op.create_table(
+        "services",
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("home", TEXT, nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("created_us", sa.BigInteger(), nullable=False),
+        sa.Column("updated_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_services")),
+        sa.UniqueConstraint("home", "name", name=op.f("uq_services_home_name")),
+    )
+    op.create_table(
+        "service_usage",
+        sa.Column("hold_id", TEXT, nullable=False),
+        sa.Column("service_id", TEXT, nullable=False),
+        sa.Column("service_name", TEXT, nullable=False),
+        sa.Column("user_id", TEXT, nullable=False),
+        sa.Column("reported_by", TEXT, nullable=False),
+        sa.Column("organization_id", TEXT, nullable=False),
+        sa.Column("channel", TEXT, nullable=False),
+        sa.Column("model", TEXT, nullable=False),
+        sa.Column("input_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("output_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("billed", EXACT, nullable=False),
+        sa.Column("metered", sa.Boolean(), nullable=False),
+        sa.Column("occurred_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("hold_id", name=op.f("pk_service_usage")),
+    )
+    op.create_index(
+        "ix_service_usage_user_id_occurred_us", "service_usage", ["user_id", "occurred_us", "hold_id"], unique=False
+    )
