@@ -81,3 +81,8 @@ def test_a_kinds_own_keys() -> None:
         "entra": False,
         "entra_scope": "https://cognitiveservices.azure.com/.default",
     }
+
+
+def test_an_identity_provider_needs_an_audience() -> None:
+    with pytest.raises(ValidationError, match="audience is needed with jwks_url"):
+        Settings.model_validate({"auth": {"jwks_url": "https://id.example.com/keys"}})

@@ -115,12 +115,14 @@ class World:
         assert answer.status_code == 201, answer.text
         return Caller(self.http, answer.json()["secret"])
 
-    async def user(self, email: str = "ann@example.com", *, by: Caller | None = None, **roles: str) -> dict[str, Any]:
+    async def user(
+        self, email: str = "ann@example.com", *, by: Caller | None = None, roles: dict[str, str] | None = None
+    ) -> dict[str, Any]:
         """A user, with a role in each organization that is named."""
         answer = await (by or self.admin).post("/v1/admin/users", {"email": email})
         assert answer.status_code == 201, answer.text
         user: dict[str, Any] = answer.json()["user"]
-        for organization_id, role in roles.items():
+        for organization_id, role in (roles or {}).items():
             body = {"userId": user["id"], "organizationId": organization_id, "role": role}
             made = await (by or self.admin).post("/v1/admin/memberships", body)
             assert made.status_code == 201, made.text

@@ -62,7 +62,7 @@ async def test_an_email_is_taken_once_in_its_home_and_tells_nobody_else(world: W
 
 async def test_a_deleted_user_is_gone_with_memberships_and_passwords(world: World) -> None:
     organization = await world.organization()
-    user = await world.user(**{organization: "admin"})
+    user = await world.user(roles={organization: "admin"})
     person = await world.person(user)
     assert (await world.admin.send("DELETE", f"{USERS}/{user['id']}")).status_code == 200
     assert code(await world.admin.get(f"{USERS}/{user['id']}")) == (404, "not_found")
@@ -76,7 +76,7 @@ async def test_a_deleted_user_is_gone_with_memberships_and_passwords(world: Worl
 async def test_an_organization_sees_its_own_users_and_its_members(world: World) -> None:
     (acme, acme_id), (other, _) = await tenant(world), await tenant(world, "Other")
     own = await world.user("own@example.com", by=acme)
-    shared = await world.user("shared@example.com", **{acme_id: "member"})
+    shared = await world.user("shared@example.com", roles={acme_id: "member"})
     assert own["organizationId"] == acme_id
     assert [user["id"] for user in (await acme.get(USERS)).json()["users"]] == [own["id"], shared["id"]]
     assert (await other.get(USERS)).json()["users"] == []
@@ -86,7 +86,7 @@ async def test_an_organization_sees_its_own_users_and_its_members(world: World) 
 
 async def test_the_installations_users_are_changed_by_the_bootstrap_key_only(world: World) -> None:
     acme, acme_id = await tenant(world)
-    user = await world.user(**{acme_id: "admin"})
+    user = await world.user(roles={acme_id: "admin"})
     path = f"{USERS}/{user['id']}"
     for method, where, body in (
         ("PATCH", path, {"email": "evil@example.com"}),
@@ -142,7 +142,7 @@ async def test_an_unknown_role_is_400(world: World, role: object) -> None:
 
 @pytest.mark.parametrize("body", [{}, {"role": None}, {"active": None}, {"active": 1}, {"userId": "x"}])
 async def test_a_wrong_change_of_a_membership_is_400(world: World, body: dict[str, Any]) -> None:
-    await world.user(org_bootstrap="member")
+    await world.user(roles={"org_bootstrap": "member"})
     (membership,) = (await world.admin.get(MEMBERSHIPS)).json()["memberships"]
     answer = await world.admin.send("PATCH", f"{MEMBERSHIPS}/{membership['id']}", body)
     assert code(answer) == (400, "invalid_request")
@@ -150,7 +150,7 @@ async def test_a_wrong_change_of_a_membership_is_400(world: World, body: dict[st
 
 async def test_only_the_bootstrap_key_makes_the_installations_superadmins(world: World) -> None:
     acme, acme_id = await tenant(world)
-    await world.user(**{acme_id: "member"})
+    await world.user(roles={acme_id: "member"})
     (membership,) = (await acme.get(MEMBERSHIPS)).json()["memberships"]
     path = f"{MEMBERSHIPS}/{membership['id']}"
     assert code(await acme.send("PATCH", path, {"role": "superadmin"})) == (403, "permission_denied")
@@ -233,7 +233,7 @@ async def test_services_of_others_are_not_there(world: World) -> None:
 async def test_every_change_is_in_the_trail_and_no_secret(world: World) -> None:
     acme, acme_id = await tenant(world)
     key_id = acme.secret.split("_")[2]
-    user = await world.user("own@example.com", by=acme, **{acme_id: "member"})
+    user = await world.user("own@example.com", by=acme, roles={acme_id: "member"})
     person = await world.person(user, by=acme, name="ci")
     await acme.send("PATCH", f"{USERS}/{user['id']}", {"name": "Own"})
     await person.post("/api/auth/app-passwords", {"name": "mine"})

@@ -11,6 +11,9 @@ from tests.api.conftest import Caller, World, exact
 
 from faregate.auth.app_tokens import make
 from faregate.ledger.audit import audit
+from faregate.ledger.database import Database
+from faregate.ledger.ingested import Ingested
+from faregate.ledger.service_usage import ServiceUsage
 
 PATH = "/api/billing/external-usage"
 BILLING = "/api/billing/user"
@@ -19,7 +22,7 @@ BILLING = "/api/billing/user"
 async def told(world: World, **facts: Any) -> tuple[Caller, dict[str, Any]]:
     """A superadmin's app password, and a body that is good: 1000 and 500 tokens of gpt-5-mini, 0.00125 USD."""
     organization = await world.organization(**facts)
-    user = await world.user(**{organization: "superadmin"})
+    user = await world.user(roles={organization: "superadmin"})
     await world.admin.post("/v1/admin/services", {"name": "indexer"})
     uuid = (await world.admin.get(f"/v1/admin/organizations/{organization}")).json()["organization"]["uuid"]
     body = {"user_id": user["uuid"], "organization_id": uuid, "model_name": "gpt-5-mini", "service_name": "indexer"}
@@ -45,7 +48,7 @@ async def log_in(world: World, person: Caller) -> Caller:
 
 async def test_an_app_password_is_exchanged_for_a_token(world: World) -> None:
     organization = await world.organization()
-    person = await world.person(await world.user(**{organization: "admin"}))
+    person = await world.person(await world.user(roles={organization: "admin"}))
     answer = await world.http.post("/api/auth/app-login", json={"token": person.secret})
     body = answer.json()
     assert answer.status_code == 200
@@ -147,6 +150,23 @@ async def test_a_use_is_priced_charged_and_linked(world: World) -> None:
     assert audit(world.ledger.database.url) == []
 
 
+async def test_what_is_billed_is_queued_for_the_organizations_meter(world: World) -> None:
+    person, body = await told(world, markupPercent=20, stripeCustomerId="cus_1")
+    other = await world.organization("Without")
+    database = Database(world.ledger.database.url, metered="external")
+    world.ledger.service_usage, world.ledger.ingested = ServiceUsage(database), Ingested(database)
+    try:
+        first = await person.post(PATH, body, idempotency_key="k")
+        again = await person.post(PATH, body, idempotency_key="k")
+        without = await person.post(PATH, {**body, "organization_id": other})
+        rows = await database.read(lambda conn: conn.exec_driver_sql("SELECT customer, amount FROM metered").fetchall())
+    finally:
+        await database.close()
+    statuses = [answer.json()["stripe"]["status"] for answer in (first, again, without)]
+    assert statuses == ["queued", "queued", "disabled"]
+    assert [tuple(row) for row in rows] == [("cus_1", "0.0015")]
+
+
 async def test_it_is_never_refused_for_lack_of_credits(world: World) -> None:
     person, body = await told(world)
     for _ in range(2):
@@ -218,7 +238,7 @@ async def test_the_checks_come_in_their_order(world: World) -> None:
 @pytest.mark.parametrize("role", ["admin", "member", "service"])
 async def test_only_superadmins_tell(world: World, role: str) -> None:
     _, body = await told(world)
-    user = await world.user("bob@example.com", org_bootstrap=role)
+    user = await world.user("bob@example.com", roles={"org_bootstrap": role})
     assert said(await (await world.person(user)).post(PATH, {})) == (403, "forbidden")
     assert said(await (await log_in(world, await world.person(user))).post(PATH, body)) == (403, "forbidden")
 
@@ -240,7 +260,7 @@ async def test_an_organizations_own_superadmin_knows_no_other(world: World) -> N
     _, body = await told(world)
     acme = await world.organization("Tenant")
     caller = await world.key(acme, "admin")
-    own = await world.user("own@example.com", by=caller, **{acme: "superadmin"})
+    own = await world.user("own@example.com", by=caller, roles={acme: "superadmin"})
     person = await world.person(own, by=caller)
     assert said(await person.post(PATH, body)) == (404, "unknown_organization")
     mine = {**body, "user_id": own["id"], "organization_id": acme}

@@ -61,7 +61,7 @@ async def test_what_is_a_users_to_ask_no_key_opens(world: World, rule: Rule) -> 
 
 @pytest.mark.parametrize("rule", [rule for rule in table() if rule.scopes], ids=_name)
 async def test_what_is_a_keys_to_ask_no_user_opens(world: World, rule: Rule) -> None:
-    person = await world.person(await world.user(org_bootstrap="superadmin"))
+    person = await world.person(await world.user(roles={"org_bootstrap": "superadmin"}))
     token = (await world.http.post("/api/auth/app-login", json={"token": person.secret})).json()["accessToken"]
     for secret in (person.secret, token):
         answer = await world.http.request(rule.method, _path(rule), headers={"authorization": f"Bearer {secret}"})

@@ -17,6 +17,7 @@ from faregate.ledger import tables
 from faregate.ledger.database import Database
 from faregate.ledger.dialect import exact_sum
 from faregate.ledger.ingested import Also
+from faregate.ledger.metering import queue
 
 _t = tables.service_usage.c
 
@@ -66,7 +67,8 @@ class ServiceUsage:
 
     def linked(self, link: ServiceLink) -> Also:
         """For `Ingested.write`: what to do in its transaction with the records that are new."""
-        return lambda conn, records: _link(conn, link, records)
+        now_us = self._database.now_us()
+        return lambda conn, records: _link(conn, link, records, now_us)
 
     async def of_user(
         self, user_id: str, *, start_us: int | None, end_us: int | None, limit: int, organization_id: str | None = None
@@ -79,8 +81,17 @@ class ServiceUsage:
         return await self._database.read(_of_record, usage_id)
 
 
-def _link(conn: Connection, link: ServiceLink, records: Sequence[Record]) -> None:
+def _link(conn: Connection, link: ServiceLink, records: Sequence[Record], now_us: int) -> None:
+    """The rows, and what is billed on its way to the organization's meter."""
     for record in records:
+        metered = queue(
+            conn,
+            organization_id=record.organization_id,
+            source_id=record.hold_id,
+            amount_usd=link.billed,
+            occurred_us=record.occurred_at_us,
+            now_us=now_us,
+        )
         values = {
             "hold_id": record.hold_id,
             "service_id": link.service_id,
@@ -93,7 +104,7 @@ def _link(conn: Connection, link: ServiceLink, records: Sequence[Record]) -> Non
             "input_tokens": record.usage.get("input_tokens", 0),
             "output_tokens": record.usage.get("output_tokens", 0),
             "billed": link.billed,
-            "metered": False,
+            "metered": metered,
             "occurred_us": record.occurred_at_us,
         }
         conn.execute(tables.service_usage.insert().values(values))
