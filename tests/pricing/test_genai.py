@@ -66,7 +66,9 @@ def test_gemini_s_batch_keeps_its_cached_rate_and_its_long_context() -> None:
 
 
 def test_xai_switches_at_its_threshold() -> None:
-    assert find("xai", "grok-4.5").long_context[0].inclusive
+    (step,) = find("xai", "grok-4.5").long_context
+    assert step.applies(200_000)
+    assert not step.applies(199_999)
     assert not find("gemini", "gemini-2.5-pro").long_context[0].inclusive
 
 

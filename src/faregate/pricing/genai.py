@@ -235,7 +235,15 @@ def _one(value: Decimal, per: Decimal) -> Decimal | None:
 def _long_context(prices: types.ModelPrice, *, inclusive: bool) -> tuple[LongContext, ...]:
     tiered = [value for value in vars(prices).values() if isinstance(value, types.TieredPrices)]
     starts = sorted({tier.start for value in tiered for tier in value.tiers if tier.start > 0})
-    return tuple(LongContext(above=start, rates=_rates(prices, start), inclusive=inclusive) for start in starts)
+    return tuple(
+        LongContext(above=_round(start) if inclusive else start, rates=_rates(prices, start), inclusive=inclusive)
+        for start in starts
+    )
+
+
+def _round(start: int) -> int:
+    """Its steps are on above their start; what is on from 200,000 it writes as above 199,999."""
+    return start + 1 if start % 1000 == 999 else start
 
 
 # Until when ---------------------------------------------------------------------------------------------
