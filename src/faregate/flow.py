@@ -162,11 +162,11 @@ class Flow:
         """What was kept back, now that the charge is recorded."""
         if attempt.client_gone:
             return
-        rest = attempt.meter.finish(bill.cost, bill.charge_microcredits)
         failed = attempt.broke or _unfinished(inside, attempt)
+        if failed is not None and not reply.started:
+            raise failed
+        rest = attempt.meter.finish(bill.cost, bill.charge_microcredits)
         if not reply.started:
-            if failed is not None:
-                raise failed
             headers = self._forwarder.headers(inside, attempt) | _bill_headers(bill)
             if attempt.answer.status >= 400:
                 rest = dialect.refusal(attempt.answer.status, _refusal_body(attempt, rest))

@@ -42,6 +42,8 @@ class Attempt:
     cut: bool = False
     """We stopped reading: the client left (policy `cancel`), or the hold was lost."""
     broke: UpstreamError | None = None
+    unseen: bool = False
+    """It broke before anything of it went to the client."""
     ended: Reading | None = None
     """What the meter said once the body had ended."""
 
@@ -55,6 +57,7 @@ class Attempt:
             status=self.answer.status,
             reading=self.reading(),
             broke=self.broke is not None,
+            unseen=self.unseen,
             client_gone=self.client_gone,
             cut=self.cut,
         )
@@ -156,10 +159,13 @@ class Forwarder:
                 if seen or len(waiting) > _MOST_WAITING:
                     await self._pass_on(inside, attempt, reply, waiting)
                     waiting = b""
+            if _is_empty(inside.call, attempt):
+                raise UpstreamError("the provider's stream was empty")
             await self._pass_on(inside, attempt, reply, waiting)
         except UpstreamError as error:
             if not attempt.cut:
                 attempt.broke = error
+                attempt.unseen = not (reply.started or attempt.client_gone)
         finally:
             reply.on_gone(None)
             inside.held.progress = inside.held.on_cut = None
@@ -238,6 +244,11 @@ class Forwarder:
         finally:
             reply.on_gone(None)
             sending.cancel()  # Nobody waits for it any more, should we be cancelled ourselves.
+
+
+def _is_empty(call: Call, attempt: Attempt) -> bool:
+    """A stream that said nothing at all is a failure like any other: nobody has seen it, another may answer."""
+    return call.stream and attempt.answer.status < 400 and not attempt.meter.events and not attempt.cut
 
 
 def _backoff_s(failed: Attempt | UpstreamError) -> float:

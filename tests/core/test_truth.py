@@ -77,7 +77,7 @@ INTENT = Record(
 
 def outcome(usage: Usage | None = None, *, status: int = 200, **changes: Any) -> Outcome:
     """`changes` of Outcome's own fields go there, the others into the reading."""
-    own = {name: changes.pop(name) for name in ("broke", "client_gone", "cut") if name in changes}
+    own = {name: changes.pop(name) for name in ("broke", "unseen", "client_gone", "cut") if name in changes}
     return Outcome(status=status, reading=Reading(usage=usage, **{"complete": True, **changes}), **own)
 
 
@@ -132,6 +132,14 @@ def test_delivered_output_without_usage_is_estimated_and_flagged() -> None:
     record, _ = finished(outcome(delivered_tokens=7, broke=True, complete=False))
     assert record.usage == {"input_tokens": LIKELY, "output_tokens": 7}
     assert (record.estimated, record.charge_microcredits) == (True, (LIKELY + 14) * 1000)
+
+
+def test_what_broke_before_the_client_saw_any_of_it_is_free_unless_the_provider_counted() -> None:
+    broken: dict[str, Any] = {"broke": True, "unseen": True, "complete": False}
+    assert billable_usage(outcome(delivered_tokens=7, **broken), CALL, BOUND) == (None, False)
+    assert billable_usage(outcome(Usage(characters=5), **broken), CALL, BOUND) == (None, False)
+    told = outcome(tokens(10, 5), raw_usage=b"{}", **broken)
+    assert billable_usage(told, CALL, BOUND) == (tokens(10, 5), False)
 
 
 def test_an_answer_without_usage_is_charged_for_its_input_at_least() -> None:

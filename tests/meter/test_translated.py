@@ -67,6 +67,15 @@ def test_json_is_a_body_whatever_was_asked_for(stream: bool) -> None:
     assert translated.finish(None, 5) == b'{"USAGE":{"INPUT_TOKENS":1,"OUTPUT_TOKENS":2}}'
 
 
+@pytest.mark.parametrize("body", [b"", b"<html>", b'{"content":[{"type":"text","text":"half of it'])
+def test_what_is_no_json_was_never_an_answer(body: bytes) -> None:
+    translated = meter(stream=False)
+    translated.feed(body)
+    known = translated.reading(200, {})
+    assert known.error is not None
+    assert known.delivered_tokens == 0
+
+
 def test_an_event_over_the_bound_cannot_be_said() -> None:
     translated = meter()
     with pytest.raises(UpstreamError, match="too long"):

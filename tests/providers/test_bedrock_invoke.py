@@ -98,7 +98,12 @@ def test_what_cannot_be_read_breaks_the_stream(payload: bytes) -> None:
 
 
 def test_a_whole_answer_is_claudes_own() -> None:
-    assert translator().body(b'{"id": "msg_1"}', Reading()) == b'{"id": "msg_1"}'
+    assert translator().body(b'{"id": "msg_1"}', Reading(complete=True)) == b'{"id": "msg_1"}'
+
+
+def test_what_is_no_json_is_no_answer_of_claudes() -> None:
+    with pytest.raises(UpstreamError, match="not valid JSON"):
+        translator().body(b"<html>", Reading())
 
 
 def test_a_refusal_is_anthropics() -> None:

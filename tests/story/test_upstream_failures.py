@@ -180,9 +180,24 @@ async def test_a_stream_without_its_end_is_not_a_success(house: House) -> None:
     assert (record.outcome, record.charge_microcredits) == ("truncated", 10 * INPUT + 5 * OUTPUT)
 
 
-async def test_a_broken_plain_answer_is_502(house: House) -> None:
+async def test_a_broken_plain_answer_is_502_and_free(house: House) -> None:
     assert code(await house.call("up/truncated")) == (502, "upstream_error")
     await house.settled()
+    await assert_free(house)
+
+
+@pytest.mark.parametrize("raw", [(), (": keep-alive\n\n",)])
+async def test_an_empty_stream_is_502_and_free(house: House, raw: tuple[str, ...]) -> None:
+    house.upstream.scripts["m"] = Script(raw=raw)
+    assert code(await house.call(stream=True)) == (502, "upstream_error")
+    await assert_free(house)
+
+
+async def test_after_an_empty_stream_the_next_candidate_answers(open_house: Open, upstream: Scripted) -> None:
+    upstream.scripts["empty"] = Script(raw=())
+    house = await open_house(models={"fast": ["up/empty", "up/m"]})
+    assert said(await house.stream("fast")) == " word" * 5
+    assert (await house.record()).charge_microcredits == 10 * INPUT + 5 * OUTPUT
 
 
 async def test_an_error_event_in_mid_stream_passes_through(house: House) -> None:

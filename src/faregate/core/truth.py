@@ -41,6 +41,8 @@ class Outcome:
     reading: Reading
     broke: bool = False
     """The provider's body broke off, or it timed out."""
+    unseen: bool = False
+    """Nothing of it went to the client, who will get an error instead."""
     client_gone: bool = False
     cut: bool = False
     """We stopped reading (policy `cancel`)."""
@@ -49,7 +51,7 @@ class Outcome:
 def billable_usage(outcome: Outcome, call: Call, estimate: Estimate) -> tuple[Usage | None, bool]:
     """(usage to charge, is it estimated). None: the truth is zero."""
     reading = outcome.reading
-    if not reading.billable:
+    if not reading.billable or (outcome.broke and outcome.unseen and not reading.raw_usage):
         return None, False
     known = reading.usage
     if known is not None and not reading.output_is_placeholder:

@@ -7,9 +7,10 @@ beside it a translator (`ports.Translator`) says each event again. So no charge 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from faregate.core.price import Cost
-from faregate.core.usage import Reading
+from faregate.core.usage import ProviderError, Reading
 from faregate.errors import UpstreamError
 from faregate.meter.framing import Framing
 from faregate.meter.plain import PlainMeter
@@ -19,6 +20,7 @@ from faregate.meter.values import loads
 from faregate.ports import Translator
 
 _OK = 200
+_REFUSED = 400
 
 
 class TranslatedMeter:
@@ -49,14 +51,18 @@ class TranslatedMeter:
         rest = self._native.finish(None, 0)
         reading = self._native.reading(_OK, {})
         if self._framing is None or (isinstance(self._native, StreamMeter) and self._native.is_plain):
-            return self._translator.body(rest, reading) if rest.strip() else b""
+            return self._translator.body(rest, reading)
         last = self._framing.close()
         said = self._say(last) if self._is_whole(last) else b""
         return said + (self._translator.end(reading, cost, charge_microcredits) if reading.complete else b"")
 
     def reading(self, status: int, headers: Mapping[str, str]) -> Reading:
         """What the provider's own bytes say."""
-        return self._native.reading(status, headers)
+        known = self._native.reading(status, headers)
+        if self._framing is None and status < _REFUSED and known.usage is None and not known.complete:
+            # No JSON: there is nothing in it that the client could be told.
+            return replace(known, error=known.error or ProviderError(), delivered_tokens=0)
+        return known
 
     def _say(self, block: bytes) -> bytes:
         if isinstance(block, Unparsed):

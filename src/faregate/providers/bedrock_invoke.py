@@ -87,8 +87,10 @@ class MessagesTranslator:
         return b"".join(self._last)
 
     def body(self, data: bytes, reading: Reading) -> bytes:
-        """Claude's own JSON as it came; an error in Anthropic's shape."""
+        """Claude's own JSON as it came; an error in Anthropic's shape. Raises UpstreamError for what is no JSON."""
         if self._status < 400:
+            if not reading.complete:
+                raise UpstreamError("the provider's answer is not valid JSON")
             return data
         error = errors.of_answer(self._status, self._headers, data)
         return orjson.dumps(error.anthropic(self._headers.get("x-amzn-requestid")))

@@ -46,6 +46,11 @@ class ImagesReader(UsageReader):
         self.complete = True
         return LAST | FINAL | USAGE
 
+    def body(self, data: bytes) -> None:
+        super().body(data)
+        if data[:1] not in (b"{", b"["):
+            self._images = 0  # a page of somebody's, but no picture
+
     def answer(self, obj: Mapping[str, object]) -> None:
         self.note_model(obj.get("model"))
         self.note_usage(obj.get("usage"))
