@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -32,6 +33,7 @@ from faregate.auth.principals import Principals
 from faregate.auth.scopes import Scope as KeyScope
 from faregate.auth.scopes import require
 from faregate.background import Background
+from faregate.billing import Billing, Meters, dead_letters
 from faregate.chores import Chores
 from faregate.clock import SystemClock
 from faregate.core.call import Principal
@@ -251,15 +253,35 @@ class Runtime:
             self.chores.run,
             self.prices.run,
             self._note,
+            *self._billing(),
         )
         self._loops = [asyncio.create_task(_kept_up(work)) for work in works]
+
+    def _billing(self) -> list[Callable[[], Awaitable[None]]]:
+        """One worker sends: Stripe's library is large, and takes one event of a customer at a time anyway."""
+        chosen = self.settings.stripe
+        if chosen.api_key is None or self.worker != 0:
+            return []
+        api_key = chosen.api_key.get_secret_value()
+
+        def load() -> Meters:
+            meters: Meters = import_module("faregate.export.stripe").StripeMeters(api_key, chosen.base_url)
+            return meters
+
+        billing = Billing(
+            self.ledger.database,
+            meter=chosen.event_name,
+            connect=lambda: asyncio.to_thread(load),
+            clock=self.clock,
+            events=self.metrics,
+        )
+        return [billing.run]
 
     def _say_unused(self) -> None:
         """Keys of the configuration that have a place, but nothing behind them yet, are not ignored in silence."""
         settings = self.settings
         unused = {
             "replay.ttl_s": settings.replay.ttl_s > 0,
-            "stripe.api_key": settings.stripe.api_key is not None,
         }
         for name in [name for name, given in unused.items() if given and self.worker == 0]:
             log.warning("%s is set, but this release does not use it", name)
@@ -469,6 +491,7 @@ def _routes(runtime: Runtime) -> list[BaseRoute]:
         credits_per_usd=f"{runtime.settings.credits.per_usd:f}",
         probes={"journal": runtime.journal_has_room},
         modes=runtime.modes,
+        notes={} if runtime.settings.stripe.api_key is None else {"stripe": dead_letters(runtime.ledger.database)},
     )
 
     async def caller(secret: str) -> Principal:

@@ -31,6 +31,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "prices": ("prices:app", "Show what a model costs, and why."),
     "reservations": ("reservations:app", "Set credits aside, and confirm, cancel, extend or list what is set aside."),
     "holds": ("holds:holds", "Show the holds that are open now."),
+    "stripe": ("stripe:app", "Show billed usage on its way to Stripe, and try again what is stuck."),
     "doctor": ("doctor:doctor", "Check configuration, Redis, SQL, providers, clock and drift."),
     "audit": ("audit:audit", "Recompute every balance from the entries, and compare Redis with the book."),
     "gate": ("gate:app", "Rebuild Redis from the book."),

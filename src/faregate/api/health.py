@@ -31,7 +31,8 @@ class Readiness:
 
     Redis (and whatever else admits) down: 503, nothing can be let in. SQL down alone: 200 and `degraded`, since
     answers complete on the journal and known keys and balances go on. `modes` says how this worker fares, row by row;
-    what happens to single calls (a provider that fails, a client that leaves) does not make it degraded.
+    what happens to single calls (a provider that fails, a client that leaves) does not make it degraded. Notes
+    change nothing.
     """
 
     def __init__(self) -> None:
@@ -61,7 +62,19 @@ async def _ask(services: Services) -> Reply:
     modes = dict(services.modes())
     degraded = checks["sql"] != "ok" or any(modes.get(mode) for mode in _DEGRADED)
     status = "unavailable" if closed else "degraded" if degraded else "ok"
+    for name, word in zip(services.notes, await asyncio.gather(*map(_note, services.notes.values())), strict=True):
+        if word:
+            checks[name] = word
     return Reply(body={"status": status, "checks": checks, "modes": modes}, status=503 if closed else 200)
+
+
+async def _note(note: Callable[[], Awaitable[str]]) -> str:
+    """What cannot be asked now says nothing: the probes tell of its store."""
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            return await note()
+    except (FaregateError, TimeoutError):
+        return ""
 
 
 async def _probe(probe: Callable[[], Awaitable[None]]) -> str:

@@ -74,4 +74,6 @@ class Services:
     """More of what admission needs (a writable journal, ...): each raises StoreUnavailable when it is down."""
     modes: Callable[[], Mapping[str, int]] = dict
     """Degraded modes by name; 0 is well."""
+    notes: Mapping[str, Callable[[], Awaitable[str]]] = field(default_factory=dict)
+    """What an operator should see beside the probes, though calls go on: a word about it, or nothing."""
     once: Once = field(default_factory=Once)

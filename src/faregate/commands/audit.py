@@ -14,7 +14,7 @@ def audit(config: Config = None, as_json: AsJson = False) -> int:
     """Recompute every balance from the entries, and compare Redis with the book.
 
     Checks that entries add up to balances, that sequences have no gaps, that every charge has its usage record,
-    that sums and limit windows equal their records; in Redis, that balances agree with the book, that what is
+    that sums, limit windows and meters equal their records; in Redis, that balances agree with the book, that what is
     held equals the open holds and has every pending reservation, and that no hold outlives its deadline. Runs
     beside a server. Exit code 1: drift.
     """

@@ -44,12 +44,21 @@ class Metrics:
         self._overruns = Counter("faregate_overruns_total", "Actuals above their hold.", **kept)
         self._overrun = Counter("faregate_overrun_credits_total", "Credits above holds.", **kept)
         self._trouble = Counter("faregate_trouble_total", "What an operator should look at.", ["what"], **kept)
+        self._meter_tries = Counter(
+            "faregate_stripe_tries_total", "Tries to send billed usage to Stripe.", ["outcome"], **kept
+        )
         summed: Any = kept | {"multiprocess_mode": "livesum"}
         self.open_holds = Gauge("faregate_open_holds", "Holds the workers have open.", **summed)
         self.journal_bytes = Gauge("faregate_journal_bytes", "Bytes of the workers' journals.", **summed)
         self.backlog = Gauge("faregate_backlog_records", "Records that wait for the book.", **summed)
         self._degraded = Gauge("faregate_degraded", "Degraded modes; 0 is well.", ["mode"], **summed)
         self.lately = Lately()
+        self._meter_events = Gauge(
+            "faregate_stripe_events", "Meter events that are not delivered.", ["state"], **summed
+        )
+        self._meter_oldest = Gauge(
+            "faregate_stripe_oldest_seconds", "Age of the oldest meter event that is not delivered.", **summed
+        )
 
     def call_ended(self, record: Record, duration_s: float) -> None:
         provider, endpoint = record.provider, record.endpoint
@@ -80,6 +89,14 @@ class Metrics:
         self._overruns.inc()
         self.lately.add("overrun")
         self._overrun.inc(microcredits / 1e6)
+
+    def meter_tried(self, outcome: str) -> None:
+        self._meter_tries.labels(outcome).inc()
+
+    def meter_waiting(self, counts: dict[str, int], oldest_s: float) -> None:
+        for state, count in counts.items():
+            self._meter_events.labels(state).set(count)
+        self._meter_oldest.set(oldest_s)
 
     def trouble(self, what: str, detail: str) -> None:
         self._trouble.labels(what).inc()

@@ -14,6 +14,8 @@ from zlib import crc32
 
 from sqlalchemy import Connection
 
+from faregate.core.metering import usd
+from faregate.core.money import EXACT
 from faregate.ledger import tables, windows
 from faregate.ledger.dialect import Row
 from faregate.ledger.engine import transact
@@ -224,6 +226,36 @@ def _check_windows(conn: Connection, turn: int, passes: int) -> Iterator[Finding
         yield Finding("window", key, f"is missing, the records say {counted}")
 
 
+# Meters -------------------------------------------------------------------------------------------------
+
+
+def check_meters(conn: Connection) -> Iterator[Finding]:
+    """Σ of what was summed = Σ of what is queued and sent + what waits, to the last digit, for each customer."""
+    adder = "sum" if conn.dialect.name == "postgresql" else "exact_sum"
+    metered = (
+        f"SELECT organization_id, customer, {adder}(amount) AS amount FROM metered"  # noqa: S608
+        " WHERE window_us IS NOT NULL GROUP BY organization_id, customer"
+    )
+    sent = "SELECT organization_id, customer, sum(value) AS value FROM outbox GROUP BY organization_id, customer"
+    sql = (
+        f"SELECT s.organization_id, s.customer, s.carry, m.amount, o.value FROM meter_sums s"  # noqa: S608
+        f" LEFT JOIN ({metered}) m ON m.organization_id = s.organization_id AND m.customer = s.customer"
+        f" LEFT JOIN ({sent}) o ON o.organization_id = s.organization_id AND o.customer = s.customer"
+    )
+    for organization, customer, carry, amount, value in _stream(conn, sql):
+        owed, made = Decimal(amount or 0), EXACT.add(Decimal(carry), usd(int(value or 0)))
+        if owed != made:
+            yield Finding("meter", f"{organization}/{customer}", f"{owed} USD are metered, {made} queued, sent or kept")
+    orphans = (
+        "SELECT m.organization_id, m.customer FROM (SELECT organization_id, customer FROM metered"
+        " WHERE window_us IS NOT NULL UNION SELECT organization_id, customer FROM outbox) m"
+        " LEFT JOIN meter_sums s ON s.organization_id = m.organization_id AND s.customer = m.customer"
+        " WHERE s.customer IS NULL"
+    )
+    for organization, customer in _stream(conn, orphans):
+        yield Finding("meter", f"{organization}/{customer}", "its sum is missing")
+
+
 CHECKS: tuple[Callable[[Connection], Iterator[Finding]], ...] = (
     check_entries,
     check_usage,
@@ -231,4 +263,5 @@ CHECKS: tuple[Callable[[Connection], Iterator[Finding]], ...] = (
     check_grants,
     check_rollups,
     check_windows,
+    check_meters,
 )

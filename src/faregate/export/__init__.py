@@ -1,0 +1,1 @@
+"""What leaves for other services: billed usage, to Stripe's meters."""
