@@ -111,7 +111,7 @@ async def test_serve_sends_what_is_owed_and_counts_it(tmp_path: Path, stripe: Fa
         health = (await client.get("/health/ready")).json()
         metrics = (await client.get("/metrics")).text
     assert stripe.total() == 1_250_000
-    assert health == {"status": "ok", "checks": dict.fromkeys(health["checks"], "ok")}
+    assert (health["status"], set(health["checks"].values())) == ("ok", {"ok"})
     assert 'faregate_stripe_tries_total{outcome="delivered"} 1.0' in metrics
 
 
