@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 from sqlalchemy import Connection, select
-from tests.ledger.conftest import World
+from tests.ledger.conftest import World, explain
 
 from faregate.errors import BookRefused
 from faregate.ledger import tables
@@ -117,3 +117,16 @@ async def test_the_organizations_own_rate_turns_credits_into_usd(world: World, d
     record = world.record(1, organization_id=other.id, account_id=other.default_account_id)
     await database.commit(record)
     assert await amounts(database) == {record.hold_id: Decimal("0.0000001")}
+
+
+@ALL
+async def test_queries_of_every_few_seconds_use_an_index(world: World, database: Database) -> None:
+    def plans(conn: Connection) -> list[str]:
+        return [
+            *explain(conn, "SELECT id FROM outbox WHERE state = 'queued' AND due_us <= 5 LIMIT 1"),
+            *explain(conn, "SELECT organization_id FROM metered WHERE window_us IS NULL AND occurred_us < 5"),
+        ]
+
+    found = "\n".join(await database.write(plans))
+    assert "ix_outbox_state_due_us" in found
+    assert "ix_metered_open" in found

@@ -86,6 +86,8 @@ class Outbox:
 
     async def claim(self, lease_us: int, limit: int) -> list[Claim]:
         """Events that are due, at most one for each customer and meter. Raises BookUnavailable."""
+        if not await self._database.read(_any_due, self._database.now_us()):
+            return []  # nobody is kept from writing for nothing
         return await self._database.upkeep(_claim, lease_us, limit, self._database.now_us())
 
     async def missing(self, claim: Claim) -> MeterEvent | None:
@@ -127,17 +129,24 @@ class Outbox:
 # Sending ------------------------------------------------------------------------------------------------
 
 
+def _due(now_us: int) -> ColumnElement[bool]:
+    return or_(and_(_t.state == "queued", _t.due_us <= now_us), and_(_t.state == "sending", _t.lease_us <= now_us))
+
+
+def _any_due(conn: Connection, now_us: int) -> bool:
+    return conn.execute(select(_t.id).where(_due(now_us)).limit(1)).first() is not None
+
+
 def _claim(conn: Connection, lease_us: int, limit: int, now_us: int) -> list[Claim]:
     one_at_a_time(conn, "outbox")
     busy = tables.outbox.alias("busy")
     in_flight = select(busy.c.id).where(
         busy.c.customer == _t.customer, busy.c.meter == _t.meter, busy.c.state == "sending", busy.c.lease_us > now_us
     )
-    due = or_(and_(_t.state == "queued", _t.due_us <= now_us), and_(_t.state == "sending", _t.lease_us <= now_us))
     # Who was left in the middle comes first: the index allows one `sending` of a lane.
     order = (case((_t.state == "sending", 0), else_=1), _t.due_us, _t.id)
     place = func.row_number().over(partition_by=(_t.customer, _t.meter), order_by=order).label("place")
-    ranked = select(tables.outbox, place).where(due, ~in_flight.exists()).subquery()
+    ranked = select(tables.outbox, place).where(_due(now_us), ~in_flight.exists()).subquery()
     firsts = select(ranked).where(ranked.c.place == 1).order_by(ranked.c.due_us, ranked.c.id).limit(limit)
     return [_take(conn, row, lease_us, now_us) for row in conn.execute(firsts).all()]
 
