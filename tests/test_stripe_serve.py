@@ -82,10 +82,10 @@ async def until_counted(stripe: FakeStripe, value: int) -> None:
 
 
 @asynccontextmanager
-async def served(data_dir: Path, stripe: FakeStripe) -> AsyncIterator[Running]:
+async def served(data_dir: Path, stripe: FakeStripe, command: str = "serve", **more: str) -> AsyncIterator[Running]:
     """A server beside the test's event loop, where Stripe's stand-in lives."""
-    told = {"FAREGATE_STRIPE__API_KEY": KEY, "FAREGATE_STRIPE__BASE_URL": stripe.url}
-    server = running("serve", data_dir=data_dir, **told)
+    told = more | {"FAREGATE_STRIPE__API_KEY": KEY, "FAREGATE_STRIPE__BASE_URL": stripe.url}
+    server = running(command, data_dir=data_dir, **told)
     try:
         yield await asyncio.to_thread(server.__enter__)
     finally:
@@ -171,3 +171,22 @@ async def test_status_and_retry_on_the_command_line(tmp_path: Path, stripe: Fake
     ):
         wrong = await asyncio.to_thread(faregate, "stripe", *words, data_dir=tmp_path)
         assert (wrong.returncode, message in wrong.stderr) == (2, True)
+
+
+async def test_every_charge_is_metered_by_whoever_books_it(tmp_path: Path, stripe: FakeStripe) -> None:
+    """On SQLite the clerk does, a process of its own."""
+    more = {"FAREGATE_STRIPE__METER": "all", "FAREGATE_ADMIN_KEY": "a" * 40}
+    async with served(tmp_path, stripe, "demo", **more) as server, httpx.AsyncClient(base_url=server.url) as client:
+        await asyncio.to_thread(server.read_until, r"^print\(")
+        client.headers["authorization"] = f"Bearer {'a' * 40}"
+        customer = {"stripeCustomerId": "cus_1"}
+        await client.patch("/v1/admin/organizations/org_bootstrap", json=customer)
+        key = json.loads((tmp_path / "demo.json").read_text())["key"]
+        body = {"model": "sandbox", "messages": [{"role": "user", "content": "hello"}]}
+        await client.post("/v1/chat/completions", json=body, headers={"authorization": f"Bearer {key}"})
+        text = (await client.get("/v1/usage")).text
+    (record,) = json.loads(text, parse_float=Decimal)["usageRecords"]
+    database = Database(f"sqlite:///{tmp_path}/faregate.db")
+    owed = (await Outbox(database).status()).owed_usd
+    await database.close()
+    assert 0 < owed == Decimal(str(record["creditsCharged"])) / 1000

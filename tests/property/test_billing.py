@@ -9,9 +9,6 @@ from tempfile import TemporaryDirectory
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.ledger.billed import Till, till
-from tests.ledger.conftest import Now, World
-from tests.upstreams.stripe import FakeStripe, Play
 
 from faregate.core.metering import HOUR_US, usd
 from faregate.core.money import EXACT
@@ -20,6 +17,9 @@ from faregate.ledger.book import SqlBook
 from faregate.ledger.database import Database
 from faregate.ledger.organizations import Organizations
 from faregate.ledger.schema import prepare
+from tests.ledger.billed import Till, till
+from tests.ledger.conftest import Now, World
+from tests.upstreams.stripe import FakeStripe, Play
 
 PLAYS: tuple[Play, ...] = ("ok", "lost", "cut", "500", "500_applied", "429", "401", "400", "garbage")
 amounts = st.one_of(
