@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection
 
 from faregate.commands import drift
 from faregate.commands.drift import InGate, balance_findings, gate_drift, journal_drift
 from faregate.commands.gate import forget
 from faregate.commands.local import Book, LocalDesk, opened
-from faregate.core.call import Principal, bucket_of
+from faregate.commands.mend import mend, tell
+from faregate.core.call import Principal, Record, bucket_of
+from faregate.core.codec import encode_record
 from faregate.core.ids import uuid7
 from faregate.credits.embedded import EmbeddedValkey
 from faregate.credits.names import base, hold_keys
+from faregate.ledger.engine import transact
 from faregate.ledger.organizations import BOOTSTRAP_ACCOUNT_ID as ACCOUNT
 from faregate.ledger.organizations import BOOTSTRAP_ORGANIZATION_ID as ORGANIZATION
+from faregate.ledger.repair import repair
 from faregate.ports import Ask
 from faregate.settings import Settings, load
 
@@ -159,6 +166,93 @@ def test_behind_is_drift_only_below_what_the_book_said_before() -> None:
     assert [f.check for f in balance_findings("a", SEEN, posted=9, seq=7, at_least=4)] == ["gate seq"]
     cold = replace(SEEN, warm=False, held=0)
     assert list(balance_findings("a", cold, posted=9, seq=7, at_least=7)) == []
+
+
+# Repairs ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("HINCRBY", ACCT, "held", 1),
+        ("HINCRBY", ACCT, "posted", 1),
+        ("HINCRBY", ACCT, "seq", 1),
+        ("HINCRBY", ACCT, "seq", -1),
+        ("HSET", f"{base(BUCKET)}acct:acc_nobody", "posted", 1, "seq", 1),
+        ("DEL", DUE),
+    ],
+)
+async def test_what_redis_has_wrong_is_mended_and_the_next_call_is_right(
+    book: Book, words: tuple[str | int, ...]
+) -> None:
+    assert book.gate is not None
+    await redis(book, *words)
+    found = await gate_drift(book)
+    assert await mend(book, found)
+    assert await checks(book) == []
+    await book.gate.reserve(ask())
+    seen = await book.gate.account(BUCKET, ACCOUNT)
+    assert (seen["posted"], seen["seq"], seen["held"]) == ("10000000", "1", "2000000")
+    assert await checks(book) == []
+
+
+async def test_a_hold_that_nobody_sweeps_is_closed_with_a_record(book: Book) -> None:
+    member = (await redis(book, "ZRANGE", DUE, 0, -1))[0].decode()  # type: ignore[index]
+    text = (await redis(book, "HGETALL", HOLDS))[1]  # type: ignore[index]
+    intent = Record(
+        hold_id=member.partition("|")[2],
+        hold_kind="call",
+        kind="actual",
+        organization_id=ORGANIZATION,
+        account_id=ACCOUNT,
+        key_id=None,
+        request_id="req_1",
+        occurred_at_us=1_790_000_000_000_000,
+        charge_microcredits=0,
+        cost_usd=Decimal(0),
+    )
+    meta = encode_record(intent)
+    await redis(book, "HSET", HOLDS, member.partition("|")[2], text.rpartition(b"|")[0] + b"|" + meta)
+    await redis(book, "ZADD", DUE, 1_000, member)
+    await mend(book, await gate_drift(book))
+    assert await checks(book) == []
+    assert book.gate is not None
+    assert await book.gate.holds(BUCKET, ACCOUNT) == []
+    assert (await LocalDesk(book).usage({"limit": "5"}))[0]["kind"] == "unconfirmed"
+
+
+async def test_a_reservation_that_redis_lost_is_held_again_at_the_next_call(book: Book) -> None:
+    hold = await reserved(book)
+    await redis(book, "HDEL", HOLDS, hold)
+    await redis(book, "ZREM", DUE, f"{ACCOUNT}|{hold}")
+    await redis(book, "HINCRBY", ACCT, "held", -2_000_000)
+    await mend(book, await gate_drift(book))
+    assert await checks(book) == []
+    assert book.gate is not None
+    await book.gate.reserve(ask())
+    assert (await book.gate.account(BUCKET, ACCOUNT))["held"] == "4000000"
+
+
+async def test_a_reservation_that_is_over_is_held_no_more(book: Book) -> None:
+    hold = await reserved(book)
+    await book.ledger.reservations.cancel(hold)
+    await mend(book, await gate_drift(book))
+    assert await checks(book) == []
+    assert book.gate is not None
+    assert (await book.gate.account(BUCKET, ACCOUNT))["held"] == "1000000"
+
+
+async def test_redis_hears_of_a_balance_that_was_repaired(book: Book) -> None:
+    def corrupt(conn: Connection) -> None:
+        conn.exec_driver_sql("UPDATE accounts SET posted = posted + 5 WHERE posted > 0")
+
+    await asyncio.to_thread(transact, book.settings.book_url, corrupt)
+    await tell(book, await asyncio.to_thread(repair, book.settings.book_url))
+    assert await book.ledger.audit() == []
+    assert await checks(book) == []
+    assert book.gate is not None
+    seen = await book.gate.account(BUCKET, ACCOUNT)
+    assert (seen["posted"], seen["seq"]) == ("10000000", "2")
 
 
 # A forced rebuild ---------------------------------------------------------------------------------------

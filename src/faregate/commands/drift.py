@@ -11,7 +11,7 @@ import asyncio
 import fcntl
 import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +91,14 @@ async def _compare(
         seen = await look(pipe, bucket, account)
         wallet = (await book.ledger.database.read(read_wallets, [account], lock=False)).get(account)
         if wallet is None:
-            found.append(Finding("gate", account, "Redis has it, the book does not"))
+            found.append(Finding("gate", account, "Redis has it, the book does not", account, (bucket,)))
             continue
         seqs[account] = wallet.seq
-        found += balance_findings(account, seen, wallet.posted, wallet.seq, at_least.get(account, wallet.seq))
-        found += await _without_deadline(pipe, bucket, account, seen.holds)
+        theirs = [*balance_findings(account, seen, wallet.posted, wallet.seq, at_least.get(account, wallet.seq))]
+        theirs += await _without_deadline(pipe, bucket, account, seen.holds)
         if seen.warm:
-            found += await _reservation_findings(book, pipe, bucket, account, seen.holds)
+            theirs += await _reservation_findings(book, pipe, bucket, account, seen.holds)
+        found += [replace(finding, account_id=account, delta=(bucket,)) for finding in theirs]
     return found, seqs
 
 

@@ -1,17 +1,19 @@
 """G4 from raw data: entries sum to balances, sequences have no gaps, every derived figure equals its records.
 
-Read-only, on one state of the book, so it runs while traffic runs; rows are streamed, memory is bounded.
+Read-only, on one state of the book, so it runs while traffic runs; rows are streamed, memory is bounded. What a repair
+has explained (repair.py) is found no more, as long as it stays exactly as it was.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import groupby, islice
 from typing import Any
 from zlib import crc32
 
+import orjson
 from sqlalchemy import Connection
 
 from faregate.core.metering import usd
@@ -23,6 +25,8 @@ from faregate.ledger.engine import transact
 MAX_FINDINGS = 1_000
 WINDOWS_PER_PASS = 200_000
 _CHUNK = 1_000
+REPAIR = "audit repair"
+"""The reason of entries that correct what an audit has found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,10 @@ class Finding:
     check: str
     subject: str
     detail: str
+    account_id: str | None = field(default=None, compare=False)
+    """Whose entries a correction would be among; None: it is derived, and is recomputed."""
+    delta: tuple[Any, ...] = field(default=(), compare=False, repr=False)
+    """What a derived figure lacks: its key, then its numbers. Traffic moves both sides alike, so it stays true."""
 
 
 def audit(database_url: str, *, max_findings: int = MAX_FINDINGS) -> list[Finding]:
@@ -41,8 +49,18 @@ def audit(database_url: str, *, max_findings: int = MAX_FINDINGS) -> list[Findin
 
 def findings(conn: Connection) -> Iterator[Finding]:
     """What does not add up on this connection's state of the book."""
+    known = explained(conn)
     for check in CHECKS:
-        yield from check(conn)
+        yield from (found for found in check(conn) if (found.check, found.subject, found.detail) not in known)
+
+
+def explained(conn: Connection) -> set[tuple[str, ...]]:
+    """What repairs have explained: (check, subject, detail)."""
+    sql = f"SELECT meta FROM entries WHERE reason = '{REPAIR}' AND meta IS NOT NULL"  # noqa: S608
+    known: set[tuple[str, ...]] = set()
+    for (meta,) in _stream(conn, sql):
+        known.update(tuple(found) for found in orjson.loads(meta).get("explains", ()))
+    return known
 
 
 def _stream(conn: Connection, sql: str) -> Iterator[Row]:
@@ -54,7 +72,7 @@ def _stream(conn: Connection, sql: str) -> Iterator[Row]:
 
 
 def check_entries(conn: Connection) -> Iterator[Finding]:
-    """Σ entries = posted; balance_after is the running sum; seq runs 1, 2, 3 … up to the account's own."""
+    """Σ entries = posted; each balance_after goes on from the one before; seq runs 1, 2, 3 … up to the account's."""
     sql = (
         "SELECT a.id, a.posted, a.seq, e.id, e.seq, e.amount, e.balance_after FROM accounts a"
         " LEFT JOIN entries e ON e.account_id = a.id ORDER BY a.id, e.seq"
@@ -64,20 +82,24 @@ def check_entries(conn: Connection) -> Iterator[Finding]:
 
 
 def _check_account(account: str, posted: int, last: int, rows: Iterator[Row]) -> Iterator[Finding]:
-    total, seq = 0, 0
-    for *_, entry, entry_seq, amount, balance_after in rows:
-        if entry is None:
-            break
+    yield from check_chain(account, posted, last, (row[3:] for row in rows if row[3] is not None))
+
+
+def check_chain(account: str, posted: int, last: int, entries: Iterator[Row]) -> Iterator[Finding]:
+    """One account's entries in order: id, seq, amount, balance_after."""
+    total, seq, balance = 0, 0, 0
+    for entry, entry_seq, amount, balance_after in entries:
         total += amount
         if entry_seq != seq + 1:
-            yield Finding("seq", account, f"entry {entry} has {entry_seq} after {seq}")
-        if balance_after != total:
-            yield Finding("balance_after", account, f"entry {entry} says {balance_after}, the sum is {total}")
-        seq = entry_seq
+            yield Finding("seq", account, f"entry {entry} has {entry_seq} after {seq}", account)
+        if balance_after != balance + amount:
+            detail = f"entry {entry} says {balance_after}, it is {amount} after {balance}"
+            yield Finding("balance_after", account, detail, account)
+        seq, balance = entry_seq, balance_after
     if total != posted:
-        yield Finding("posted", account, f"posted is {posted}, the entries' sum is {total}")
+        yield Finding("posted", account, f"posted is {posted}, the entries' sum is {total}", account)
     if seq != last:
-        yield Finding("seq", account, f"the account is at {last}, its last entry at {seq}")
+        yield Finding("seq", account, f"the account is at {last}, its last entry at {seq}", account)
 
 
 def check_usage(conn: Connection) -> Iterator[Finding]:
@@ -86,31 +108,33 @@ def check_usage(conn: Connection) -> Iterator[Finding]:
     One that was paid for before it was told of (`paid_by`) names an entry of its account, and charges nothing.
     """
     sql = (
-        "SELECT u.id, u.charge, e.id, e.amount FROM usage_records u LEFT JOIN entries e ON e.id = u.entry_id"
+        "SELECT u.id, u.charge, e.id, e.amount, u.account_id FROM usage_records u"
+        " LEFT JOIN entries e ON e.id = u.entry_id"
         " WHERE (u.charge <> 0 AND (e.id IS NULL OR e.amount <> -u.charge OR e.account_id <> u.account_id"
         " OR e.usage_id IS NULL OR e.usage_id <> u.id)) OR (u.charge = 0 AND u.entry_id IS NOT NULL"
         " AND (u.kind <> 'ingested' OR e.id IS NULL OR e.account_id <> u.account_id))"
     )
-    for usage, charge, entry, amount in _stream(conn, sql):
-        yield Finding("usage", usage, f"charged {charge}, its entry {entry} says {amount}")
+    for usage, charge, entry, amount, account in _stream(conn, sql):
+        yield Finding("usage", usage, f"charged {charge}, its entry {entry} says {amount}", account)
     orphans = (
-        "SELECT e.id, e.usage_id FROM entries e LEFT JOIN usage_records u ON u.id = e.usage_id"
+        "SELECT e.id, e.usage_id, e.account_id FROM entries e LEFT JOIN usage_records u ON u.id = e.usage_id"
         " WHERE e.usage_id IS NOT NULL AND u.id IS NULL"
     )
-    for entry, usage in _stream(conn, orphans):
-        yield Finding("usage", entry, f"its usage record {usage} is missing")
+    for entry, usage, account in _stream(conn, orphans):
+        yield Finding("usage", entry, f"its usage record {usage} is missing", account)
 
 
 def check_reservations(conn: Connection) -> Iterator[Finding]:
     """What was confirmed has one entry of that amount and account; nothing else has charged."""
     sql = (
-        "SELECT r.id, r.state, r.actual, e.id, e.amount FROM reservations r LEFT JOIN entries e"
+        "SELECT r.id, r.state, r.actual, e.id, e.amount, r.account_id FROM reservations r LEFT JOIN entries e"
         " ON e.hold_id = r.hold_id WHERE (r.state = 'settled' AND (e.id IS NULL OR r.entry_id IS NULL"
         " OR e.id <> r.entry_id OR e.amount <> -r.actual OR e.account_id <> r.account_id))"
         " OR (r.state <> 'settled' AND e.id IS NOT NULL)"
     )
-    for reservation, state, actual, entry, amount in _stream(conn, sql):
-        yield Finding("reservation", reservation, f"{state} at {actual}, its entry {entry} says {amount}")
+    for reservation, state, actual, entry, amount, account in _stream(conn, sql):
+        detail = f"{state} at {actual}, its entry {entry} says {amount}"
+        yield Finding("reservation", reservation, detail, account)
 
 
 # Grants -------------------------------------------------------------------------------------------------
@@ -119,13 +143,13 @@ def check_reservations(conn: Connection) -> Iterator[Finding]:
 def check_grants(conn: Connection) -> Iterator[Finding]:
     """A grant's moves sum to what remains; what remains is covered by the balance; the account knows when to look."""
     sql = (
-        "SELECT g.id, g.started, g.amount, g.remaining, sum(m.amount) FROM grants g"
-        " LEFT JOIN grant_moves m ON m.grant_id = g.id GROUP BY g.id, g.started, g.amount, g.remaining"
+        "SELECT g.id, g.started, g.amount, g.remaining, sum(m.amount), g.account_id FROM grants g"
+        " LEFT JOIN grant_moves m ON m.grant_id = g.id GROUP BY g.id, g.account_id, g.started, g.amount, g.remaining"
     )
-    for grant, started, amount, remaining, moved in _stream(conn, sql):
+    for grant, started, amount, remaining, moved, account in _stream(conn, sql):
         expected = (moved or 0) if started else amount
         if remaining != expected or (not started and moved is not None):
-            yield Finding("grant", grant, f"{remaining} remain, its moves say {expected}")
+            yield Finding("grant", grant, f"{remaining} remain, its moves say {expected}", account)
     yield from _check_purses(conn)
 
 
@@ -138,9 +162,9 @@ def _check_purses(conn: Connection) -> Iterator[Finding]:
     )
     for account, posted, until, remaining, moment in _stream(conn, sql):
         if remaining > max(posted, 0):
-            yield Finding("grant", account, f"{remaining} remain in grants, the balance is {posted}")
+            yield Finding("grant", account, f"{remaining} remain in grants, the balance is {posted}", account)
         if until != moment:
-            yield Finding("grant", account, f"the next moment is {moment}, the account says {until}")
+            yield Finding("grant", account, f"the next moment is {moment}, the account says {until}", account)
 
 
 # Rollups ------------------------------------------------------------------------------------------------
@@ -168,20 +192,29 @@ def check_rollups(conn: Connection) -> Iterator[Finding]:
     left, right = next(records, None), next(stored, None)
     while left is not None or right is not None:
         if right is None or (left is not None and left[:width] < right[:width]):
-            yield Finding("rollup", _name(left), "is missing")
+            yield Finding("rollup", _name(left), "is missing", delta=_lacking(left, None))
             left = next(records, None)
         elif left is None or right[:width] < left[:width]:
-            yield Finding("rollup", _name(right), "has no records")
+            if any(_sums(right)):  # A repair has taken all of it back.
+                yield Finding("rollup", _name(right), "has no records", delta=_lacking(None, right))
             right = next(stored, None)
         else:
             if _sums(left) != _sums(right):
-                yield Finding("rollup", _name(left), f"says {_sums(right)}, the records {_sums(left)}")
+                detail = f"says {_sums(right)}, the records {_sums(left)}"
+                yield Finding("rollup", _name(left), detail, delta=_lacking(left, right))
             left, right = next(records, None), next(stored, None)
 
 
 def _sums(row: Row) -> tuple[Any, ...]:
     width = len(tables.ROLLUP_KEYS)
     return Decimal(row[width]), *(int(value) for value in row[width + 1 :])
+
+
+def _lacking(records: Row | None, stored: Row | None) -> tuple[Any, ...]:
+    key = (records or stored or ())[: len(tables.ROLLUP_KEYS)]
+    nothing = (0,) * (len(records or stored or ()) - len(key))
+    left, right = (nothing if row is None else _sums(row) for row in (records, stored))
+    return *key, *(one - other for one, other in zip(left, right, strict=True))
 
 
 def _name(row: Row | None) -> str:
@@ -219,11 +252,13 @@ def _check_windows(conn: Connection, turn: int, passes: int) -> Iterator[Finding
     for limit_id, start, stored in _stream(conn, "SELECT limit_id, start_s, used FROM limit_windows"):
         key = f"{limit_id}:{start}"
         if mine(key):
-            counted = used.pop(key, None)
+            counted = used.pop(key, 0)
             if counted != stored:
-                yield Finding("window", key, f"says {stored}, the records {counted}")
+                delta = (limit_id, start, counted - stored)
+                yield Finding("window", key, f"says {stored}, the records {counted}", delta=delta)
     for key, counted in used.items():
-        yield Finding("window", key, f"is missing, the records say {counted}")
+        delta = (*windows.parse_key(key), counted)
+        yield Finding("window", key, f"is missing, the records say {counted}", delta=delta)
 
 
 # Meters -------------------------------------------------------------------------------------------------

@@ -19,10 +19,11 @@ class Leases:
 
     async def take(self, name: str, holder: str, for_us: int) -> bool:
         """Take or renew it. False: another process has it. Raises BookUnavailable."""
-        return await self._database.upkeep(_take, name, holder, for_us, self._database.now_us())
+        return await self._database.upkeep(take_lease, name, holder, for_us, self._database.now_us())
 
 
-def _take(conn: Connection, name: str, holder: str, for_us: int, now_us: int) -> bool:
+def take_lease(conn: Connection, name: str, holder: str, for_us: int, now_us: int) -> bool:
+    """Within a transaction. For 0: it is given back."""
     insert_many(conn, tables.leases, [(name, holder, 0)], "ON CONFLICT (name) DO NOTHING")
     free = or_(_t.until_us <= now_us, _t.holder == holder)
     taken = tables.leases.update().where(_t.name == name, free).values(holder=holder, until_us=now_us + for_us)

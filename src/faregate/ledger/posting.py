@@ -157,6 +157,14 @@ class Posting:
         self._moved.add(wallet.id)
         return entry
 
+    def insert(self, entry: Entry) -> None:
+        """An entry in a place of its own, which moves nothing: a repair's, where one was missing."""
+        self._entries.append(_entry_row(entry))
+
+    def pending(self) -> list[Row]:
+        """What will be written: id, seq, amount, balance after; in order."""
+        return sorted(((row[0], row[3], row[5], row[6]) for row in self._entries), key=lambda row: row[1])
+
     def charge(self, wallet: Wallet, microcredits: int, line: Line, *, at_us: int, entry_id: str) -> Entry:
         """Take credits at a moment: grants that started or ended up to then are booked first, then burnt."""
         self.apply_due(wallet, min(at_us, self.now_us))

@@ -111,7 +111,9 @@ entries = Table(
     _text("type"),
     _big("amount"),  # signed: the sum over an account is its balance
     _big("balance_after"),
-    _text("reason"),  # usage | unconfirmed | adjustment | debit | credit | grant | expiry | overdraft | plan
+    _text(
+        "reason"
+    ),  # usage | unconfirmed | adjustment | debit | credit | grant | expiry | overdraft | plan | audit repair
     _text("description", null=True),
     _text("meta", null=True),
     _text("payment_method", null=True),
