@@ -50,9 +50,11 @@ from faregate.gateway.endpoint import Endpoint
 from faregate.gateway.kept import PATHS, KeptEndpoint
 from faregate.gateway.metrics import Metrics
 from faregate.gateway.realtime import RealtimeEndpoint
+from faregate.gateway.replays import Replays
 from faregate.journal import FileJournal, dead_journals
 from faregate.ledger import schema
 from faregate.ledger.queries import Ledger
+from faregate.ledger.replays import Replays as ReplayedAnswers
 from faregate.ledger.responses import Responses
 from faregate.meter import meter_for
 from faregate.modes import Parts, modes
@@ -110,6 +112,8 @@ class Runtime:
     upstream: Upstream = field(init=False)
     background: Background = field(init=False)
     flow: Flow = field(init=False)
+    replays: Replays | None = field(init=False)
+    """In front of the flow, when answers are kept for repeats."""
     realtime: Realtime = field(init=False)
     calls: set[asyncio.Task[None]] = field(default_factory=set)
     """The data plane's calls that are running."""
@@ -219,6 +223,7 @@ class Runtime:
             cap_on_low_credit=cap,
             allow=lambda principal: require(principal, "proxy"),
         )
+        self.replays = self._replays(accounts, boot) if settings.replay.ttl_s > 0 else None
         self.realtime = Realtime(
             RealtimeParts(
                 flow=self.flow,
@@ -237,11 +242,24 @@ class Runtime:
             )
         )
 
+    def _replays(self, accounts: AccountResolver, boot: str) -> Replays:
+        settings = self.settings
+        return Replays(
+            self.flow,
+            keys=self.keys,
+            accounts=accounts,
+            allow=lambda principal: require(principal, "proxy"),
+            store=ReplayedAnswers(self.ledger.database, boot),
+            clock=self.clock,
+            ttl_s=settings.replay.ttl_s,
+            max_bytes=settings.replay.max_bytes,
+            heartbeat_s=settings.timing.heartbeat_s,
+        )
+
     # Starting and stopping ------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Everything that must be in order before the first call."""
-        self._say_unused()
         await self._admin_key()
         await self.prices.refresh()
         if self.worker == 0:
@@ -254,6 +272,7 @@ class Runtime:
             self.prices.run,
             self._note,
             *self._billing(),
+            *([] if self.replays is None else [self.replays.run]),
         )
         self._loops = [asyncio.create_task(_kept_up(work)) for work in works]
 
@@ -276,15 +295,6 @@ class Runtime:
             events=self.metrics,
         )
         return [billing.run]
-
-    def _say_unused(self) -> None:
-        """Keys of the configuration that have a place, but nothing behind them yet, are not ignored in silence."""
-        settings = self.settings
-        unused = {
-            "replay.ttl_s": settings.replay.ttl_s > 0,
-        }
-        for name in [name for name, given in unused.items() if given and self.worker == 0]:
-            log.warning("%s is set, but this release does not use it", name)
 
     async def _admin_key(self) -> None:
         """The bootstrap admin key: from the environment, or made on the first start and said once."""
@@ -471,7 +481,12 @@ class Front:
 def _endpoint(runtime: Runtime, door: Door) -> Endpoint:
     most = runtime.settings.server.max_body_bytes
     return Endpoint(
-        door.endpoint, door.dialect, runtime.flow, runtime.metrics, max_body_bytes=most, calls=runtime.calls
+        door.endpoint,
+        door.dialect,
+        runtime.replays or runtime.flow,
+        runtime.metrics,
+        max_body_bytes=most,
+        calls=runtime.calls,
     )
 
 

@@ -496,6 +496,46 @@ class Dialect(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayClaim:
+    """A data-plane request with an Idempotency-Key. `key` and `fingerprint` are hex digests."""
+
+    organization_id: str
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayedAnswer:
+    """A finished plain answer, status 200."""
+
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class ReplayStore(Protocol):
+    """Answers kept for repeats. Every method raises BookUnavailable; moments are UTC microseconds."""
+
+    async def begin(self, claim: ReplayClaim, lease_us: int) -> ReplayedAnswer | bool:
+        """The kept answer; True: the request is ours to answer until `lease_us`; False: there is no room to keep it.
+
+        Raises IdempotencyMismatch and InProgress.
+        """
+        ...
+
+    async def renew(self, lease_us: int) -> None:
+        """All that this process answers now is still being answered."""
+        ...
+
+    async def keep(self, claim: ReplayClaim, answer: ReplayedAnswer, expires_us: int) -> None: ...
+
+    async def drop(self, claim: ReplayClaim) -> None:
+        """There is nothing to keep: the key is free again."""
+        ...
+
+    async def purge(self, most: int = 500) -> int: ...
+
+
 class Estimator(Protocol):
     """Upper bounds, pure."""
 

@@ -198,7 +198,7 @@ class Replay(Section):
 
     ttl_s: int = Field(default=0, ge=0, le=2_592_000)
     """How long a finished plain answer is kept; 0: none is."""
-    max_bytes: int = Field(default=1_048_576, ge=0)
+    max_bytes: int = Field(default=1_048_576, ge=0, le=67_108_864)
     """The longest answer that is kept."""
 
 

@@ -13,8 +13,8 @@ from starlette.types import Receive, Scope, Send
 
 from faregate.core.ids import uuid7_hex
 from faregate.errors import FaregateError, MethodNotAllowed, RequestTooLarge
-from faregate.flow import Flow
 from faregate.gateway.asgi import AsgiReply, header_map, presented_key, read_body, refuse_key_in_url
+from faregate.gateway.replays import Serves
 from faregate.ports import ClientGone, Dialect, Events, Inbound
 
 log = logging.getLogger("faregate.gateway")
@@ -27,7 +27,7 @@ class Endpoint:
         self,
         name: str,
         dialect: Dialect,
-        flow: Flow,
+        flow: Serves,
         events: Events,
         *,
         max_body_bytes: int,

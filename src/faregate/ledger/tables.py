@@ -16,6 +16,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     UniqueConstraint,
@@ -417,6 +418,22 @@ responses = Table(
     CheckConstraint("state IN ('running', 'ended')", name="state"),
     Index("ix_responses_state_due_us", "state", "due_us"),
 )
+
+replays = Table(
+    "replays",
+    metadata,
+    Column("organization_id", TEXT, primary_key=True),
+    Column("key", TEXT, primary_key=True),  # hex digest of the Idempotency-Key
+    _text("fingerprint"),  # hex digest of the request
+    _text("holder", null=True),  # the process that answers it now; null: it has ended
+    _text("head", null=True),  # JSON of its headers
+    Column("body", LargeBinary, nullable=True),
+    _big("size"),
+    _big("expires_us"),
+    Index("ix_replays_expires_us", "expires_us"),
+    Index("ix_replays_organization_id_size", "organization_id", "size"),
+)
+"""Answers kept for repeats of an Idempotency-Key on the data plane."""
 
 prices = Table(
     "prices",

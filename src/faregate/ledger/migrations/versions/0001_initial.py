@@ -476,6 +476,20 @@ def _create_tables() -> None:
     )
     op.create_index("ix_responses_state_due_us", "responses", ["state", "due_us"], unique=False)
     op.create_table(
+        "replays",
+        sa.Column("organization_id", TEXT, nullable=False),
+        sa.Column("key", TEXT, nullable=False),
+        sa.Column("fingerprint", TEXT, nullable=False),
+        sa.Column("holder", TEXT, nullable=True),
+        sa.Column("head", TEXT, nullable=True),
+        sa.Column("body", sa.LargeBinary(), nullable=True),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("expires_us", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("organization_id", "key", name=op.f("pk_replays")),
+    )
+    op.create_index("ix_replays_expires_us", "replays", ["expires_us"], unique=False)
+    op.create_index("ix_replays_organization_id_size", "replays", ["organization_id", "size"], unique=False)
+    op.create_table(
         "reservations",
         sa.Column("id", TEXT, nullable=False),
         sa.Column("organization_id", TEXT, nullable=False),
