@@ -221,6 +221,19 @@ async def test_within_20_hours_the_identifier_is_enough(one: Till) -> None:
     assert one.counts.tries == ["unknown", "duplicate"]
 
 
+async def test_a_doubt_outlives_a_try_that_was_surely_not_applied(one: Till) -> None:
+    one.stripe.plays += ["lost", "429"]
+    one.stripe.forgets = True
+    await one.bill("1")
+    await one.hour()
+    one.later(60)
+    await one.billing.once()
+    one.later(20 * 3600)
+    await one.billing.once()
+    assert one.counts.tries == ["unknown", "not_applied", "compared_delivered"]
+    assert one.stripe.total() == 1_000_000
+
+
 async def test_nothing_is_sent_again_while_it_cannot_be_compared(one: Till) -> None:
     one.stripe.plays.append("lost")
     one.stripe.forgets = one.stripe.summaries_fail = True
@@ -302,6 +315,20 @@ async def test_a_claim_is_nobody_elses_until_its_lease_runs_out(one: Till) -> No
         await two.billing.once()
     assert one.stripe.total() == 1_000_000
     assert (await one.status()).counts["sent"] == 1
+
+
+async def test_one_event_of_a_customer_is_claimed_at_a_time(one: Till) -> None:
+    await one.bill("1500000000")
+    one.to_next_hour()
+    await one.billing._close_windows()
+    (first,) = await one.outbox.claim(60_000_000, 8)
+    assert await one.outbox.claim(60_000_000, 8) == []
+    await one.outbox.sent(first, "ok")
+    (second,) = await one.outbox.claim(60_000_000, 8)
+    assert second.event.id != first.event.id
+    one.later(60)
+    (again,) = await one.outbox.claim(60_000_000, 8)
+    assert (again.event, again.attempts) == (second.event, 2)
 
 
 async def test_a_sender_that_comes_back_late_spoils_nothing(one: Till) -> None:
