@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from faregate.api.fields import Limit
 from faregate.api.http import Body, Request
@@ -12,6 +12,7 @@ from faregate.api.services import Services
 from faregate.api.tenancy import Reference
 from faregate.core.call import bucket_of
 from faregate.errors import StoreUnavailable
+from faregate.ledger.admin_audit import Change
 from faregate.ledger.keys import KeyInfo
 
 T = TypeVar("T")
@@ -33,18 +34,10 @@ def page_of(found: Sequence[T], limit: int, name: Callable[[T], str]) -> tuple[S
     return found[:limit], name(found[limit - 1])
 
 
-async def note(
-    services: Services, request: Request, what: str, target: str, organization_id: str | None, **detail: Any
-) -> None:
-    """Write a change down: who, what, when, and which fields; never a secret."""
-    facts: Mapping[str, object] = {**detail, "requestId": request.request_id}
-    await services.ledger.admin_audit.append(
-        who=request.principal.key_id,
-        what=what,
-        target=target,
-        organization_id=organization_id,
-        detail=facts,
-    )
+def change(request: Request, what: str, **detail: object) -> Change:
+    """The line of the audit trail that a change leaves, in its own transaction: which fields; never a secret."""
+    who = request.person.who if request.caller is None else request.caller.key_id
+    return Change(who=who, what=what, detail={**detail, "requestId": request.request_id})
 
 
 async def spread(services: Services, keys: Iterable[KeyInfo]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from faregate.api.admin import CursorQuery, note, page_of, spread
+from faregate.api.admin import CursorQuery, change, page_of, spread
 from faregate.api.fields import Amount, Name, bounded_decimal, expiry, iso
 from faregate.api.http import Body, Reply, Request, created, ok
 from faregate.api.services import Services
@@ -65,8 +65,8 @@ async def create(services: Services, request: Request) -> Reply:
         test=body.test,
         expires_us=expiry(services.clock.now_us(), body.expires_at),
     )
-    info = await services.ledger.keys.create(facts)
-    await note(services, request, "keys.create", info.id, organization_id, name=info.name, scopes=sorted(info.scopes))
+    by = change(request, "keys.create", name=facts.name, scopes=sorted(facts.scopes))
+    info = await services.ledger.keys.create(facts, by=by)
     return created(key=key_json(info), secret=made.secret)
 
 
@@ -90,16 +90,18 @@ async def patch(services: Services, request: Request) -> Reply:
     """Limits, scopes, models, expiry, name; in force at the key's next call."""
     body, key = request.body(ApiKeyPatch), await _changeable(services, request)
     changes = _changes(services, key.id, body)
-    info = await services.ledger.keys.patch(key.id, changes, organization_id=key.organization_id)
-    await _changed(services, request, "keys.patch", info, fields=sorted(changes))
+    by = change(request, "keys.patch", fields=sorted(changes))
+    info = await services.ledger.keys.patch(key.id, changes, organization_id=key.organization_id, by=by)
+    await spread(services, [info])
     return ok(key=key_json(info))
 
 
 async def revoke(services: Services, request: Request) -> Reply:
     """The key stops at its next call, everywhere."""
     key = await _changeable(services, request, revoked=True)
-    info = await services.ledger.keys.revoke(key.id, organization_id=key.organization_id)
-    await _changed(services, request, "keys.revoke", info)
+    by = change(request, "keys.revoke")
+    info = await services.ledger.keys.revoke(key.id, organization_id=key.organization_id, by=by)
+    await spread(services, [info])
     return ok(key=key_json(info))
 
 
@@ -108,9 +110,13 @@ async def rotate(services: Services, request: Request) -> Reply:
     key = await _changeable(services, request)
     made = make(test=key.test, key_id=key.id)
     info = await services.ledger.keys.rotate(
-        key.id, secret_hash=made.secret_hash, prefix=made.prefix, organization_id=key.organization_id
+        key.id,
+        secret_hash=made.secret_hash,
+        prefix=made.prefix,
+        organization_id=key.organization_id,
+        by=change(request, "keys.rotate"),
     )
-    await _changed(services, request, "keys.rotate", info)
+    await spread(services, [info])
     return ok(key=key_json(info), secret=made.secret)
 
 
@@ -133,11 +139,6 @@ async def _changeable(services: Services, request: Request, *, revoked: bool = F
     if key.revoked_us is not None and not revoked:
         raise Conflict("this key is revoked")
     return key
-
-
-async def _changed(services: Services, request: Request, what: str, info: KeyInfo, **detail: Any) -> None:
-    await note(services, request, what, info.id, info.organization_id, **detail)
-    await spread(services, [info])
 
 
 async def _account(services: Services, organization_id: str, named: str | None) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 
-from faregate.api.admin import CursorQuery, note, page_of, spread
+from faregate.api.admin import CursorQuery, change, page_of, spread
 from faregate.api.auth import require_bootstrap
 from faregate.api.fields import Amount, Name, bounded_decimal, iso
 from faregate.api.http import Body, Reply, Request, created, ok
@@ -55,8 +55,8 @@ async def create(services: Services, request: Request) -> Reply:
         markup_percent=_markup(body.markup_percent),
         ingest_charges=body.ingest_charges,
         stripe_customer_id=body.stripe_customer_id,
+        by=change(request, "organizations.create", name=body.name),
     )
-    await note(services, request, "organizations.create", organization.id, organization.id, name=body.name)
     return created(organization=organization_json(organization))
 
 
@@ -83,8 +83,8 @@ async def patch(services: Services, request: Request) -> Reply:
     organization_id = await organization_of(services, request.principal, request.path_params["id"])
     body = request.body(OrganizationPatch)
     changes = _changes(body)
-    organization = await services.ledger.organizations.patch(organization_id, changes)
-    await note(services, request, "organizations.patch", organization.id, organization.id, fields=sorted(changes))
+    by = change(request, "organizations.patch", fields=sorted(changes))
+    organization = await services.ledger.organizations.patch(organization_id, changes, by=by)
     await spread(services, await _keys(services, organization.id))
     return ok(organization=organization_json(organization))
 

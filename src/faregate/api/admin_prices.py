@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 
-from faregate.api.admin import CursorQuery, note, page_of
+from faregate.api.admin import CursorQuery, change, page_of
 from faregate.api.fields import iso
 from faregate.api.http import Reply, Request, created, encode, ok, parse_object
 from faregate.api.services import Services
@@ -36,9 +36,9 @@ async def create(services: Services, request: Request) -> Reply:
             tier=entry.tier,
             effective_us=entry.effective_from_us,
             body=body,
-        )
+        ),
+        by=change(request, "prices.create", provider=entry.provider, model=entry.names[0]),
     )
-    await note(services, request, "prices.create", stored.id, organization_id, model=entry.names[0])
     await _in_force(services)
     return created(price=price_json(stored))
 
@@ -61,8 +61,7 @@ async def get(services: Services, request: Request) -> Reply:
 async def delete(services: Services, request: Request) -> Reply:
     """No longer in force: what it has priced keeps its rates, and other layers decide from now on."""
     stored = await _own(services, request)
-    gone = await services.ledger.prices.delete(stored.id)
-    await note(services, request, "prices.delete", gone.id, gone.organization_id)
+    gone = await services.ledger.prices.delete(stored.id, by=change(request, "prices.delete"))
     await _in_force(services)
     return ok(price=price_json(gone))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from faregate.api.admin import CursorQuery, page_of
+from faregate.api.admin import CursorQuery, change, page_of
 from faregate.api.fields import Name, iso
 from faregate.api.http import Body, Reply, Request, created, ok
-from faregate.api.people import change, reach
+from faregate.api.people import reach
 from faregate.api.services import Services
 from faregate.api.tenancy import Reference, organization_of
 from faregate.ledger.registry import Service

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from faregate.api.admin import CursorQuery, page_of
+from faregate.api.admin import CursorQuery, change, page_of
 from faregate.api.fields import NO_NUL, Name
 from faregate.api.http import Body, Reply, Request, created, ok
-from faregate.api.people import change, changeable, reach, user_json
+from faregate.api.people import changeable, reach, user_json
 from faregate.api.services import Services
 from faregate.api.tenancy import Reference, organization_of
 from faregate.errors import InvalidRequest, PermissionDenied

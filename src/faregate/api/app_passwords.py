@@ -5,10 +5,10 @@ A token is shown once, when it is made; the book keeps its hash.
 
 from __future__ import annotations
 
-from faregate.api.admin import page_of
+from faregate.api.admin import change, page_of
 from faregate.api.fields import Limit, Name, expiry
 from faregate.api.http import Body, Reply, Request, created, ok
-from faregate.api.people import change, changeable, password_json
+from faregate.api.people import changeable, password_json
 from faregate.api.services import Services
 from faregate.api.tenancy import Reference
 from faregate.auth.app_tokens import make

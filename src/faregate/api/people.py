@@ -13,7 +13,6 @@ from faregate.api.http import Request
 from faregate.api.services import Services
 from faregate.core.call import Principal
 from faregate.errors import PermissionDenied
-from faregate.ledger.admin_audit import Change
 from faregate.ledger.app_passwords import AppPassword
 from faregate.ledger.users import User
 
@@ -21,12 +20,6 @@ from faregate.ledger.users import User
 def reach(principal: Principal) -> str | None:
     """The organization whose people a key may see; None: all."""
     return None if principal.above_organizations else principal.organization_id
-
-
-def change(request: Request, what: str, **detail: object) -> Change:
-    """The line of the audit trail that a change of this request leaves; never a secret."""
-    who = request.person.who if request.caller is None else request.caller.key_id
-    return Change(who=who, what=what, detail={**detail, "requestId": request.request_id})
 
 
 async def changeable(services: Services, request: Request, reference: str) -> User:

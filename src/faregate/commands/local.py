@@ -26,6 +26,7 @@ from faregate.credits.store import Store
 from faregate.errors import ConfigError, InvalidRequest, StoreUnavailable
 from faregate.ledger import schema
 from faregate.ledger.accounts import Account
+from faregate.ledger.admin_audit import Change
 from faregate.ledger.keys import KeyFacts, KeyInfo
 from faregate.ledger.organizations import BOOTSTRAP_ORGANIZATION_ID
 from faregate.ledger.prices import StoredPrice
@@ -122,8 +123,8 @@ class LocalDesk:
             test=bool(body.get("test")),
             expires_us=_moment(body.get("expiresAt"), "expiresAt"),
         )
-        info = await self._ledger.keys.create(facts)
-        await self._changed("keys.create", info)
+        info = await self._ledger.keys.create(facts, by=_by("keys.create"))
+        await self._changed(info)
         return key_json(info), new.secret
 
     async def keys(self, organization: str | None) -> Sequence[Any]:
@@ -141,15 +142,17 @@ class LocalDesk:
         if info.above_organizations:
             raise InvalidRequest("the bootstrap admin key is changed with FAREGATE_ADMIN_KEY")
         new = make(test=info.test, key_id=info.id)
-        info = await self._ledger.keys.rotate(info.id, secret_hash=new.secret_hash, prefix=new.prefix)
-        await self._changed("keys.rotate", info)
+        info = await self._ledger.keys.rotate(
+            info.id, secret_hash=new.secret_hash, prefix=new.prefix, by=_by("keys.rotate")
+        )
+        await self._changed(info)
         return key_json(info), new.secret
 
     async def revoke_key(self, key_id: str) -> None:
         info = await self._ledger.keys.get(key_id)
         if info.above_organizations:
             raise InvalidRequest("the bootstrap admin key cannot be revoked: change it with FAREGATE_ADMIN_KEY")
-        await self._changed("keys.revoke", await self._ledger.keys.revoke(info.id))
+        await self._changed(await self._ledger.keys.revoke(info.id, by=_by("keys.revoke")))
 
     async def create_account(self, body: Mapping[str, Any]) -> Any:
         account = await self._ledger.accounts.create(
@@ -277,9 +280,8 @@ class LocalDesk:
             start_us=_moment(query.get("startDate"), "--since"),
         )
 
-    async def _changed(self, what: str, info: KeyInfo) -> None:
-        """The book has it; write down who did it, and tell Redis, so that the next call already knows."""
-        await self._ledger.admin_audit.append(who=WHO, what=what, target=info.id, organization_id=info.organization_id)
+    async def _changed(self, info: KeyInfo) -> None:
+        """The book has it; tell Redis, so that the next call already knows."""
         if self._gate is not None:
             with suppress(StoreUnavailable):  # then the key is read again within its minute
                 await self._gate.set_rev(bucket_of(info.organization_id), info.id, info.rev)
@@ -329,3 +331,7 @@ async def _holds_of(pipe: Pipe, bucket: int) -> list[dict[str, object]]:
         if text is not None:
             rows.append(hold_json(text, bucket, account_id, hold_id, int(float(score)) * 1000))
     return rows
+
+
+def _by(what: str) -> Change:
+    return Change(who=WHO, what=what, detail={})

@@ -75,8 +75,10 @@ class AdminAudit:
         return await self._database.read(_list, organization_id, limit, before)
 
 
-def note_change(conn: Connection, by: Change, *, target: str, organization_id: str | None, now_us: int) -> None:
-    """Write a change down within the caller's transaction."""
+def note_change(conn: Connection, by: Change | None, *, target: str, organization_id: str | None, now_us: int) -> None:
+    """Write a change down within the caller's transaction; None: it is nobody's."""
+    if by is None:
+        return
     values = {
         "id": new_id("adm"),
         "created_us": now_us,

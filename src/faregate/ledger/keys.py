@@ -17,6 +17,7 @@ from faregate.core.keys import StoredKey
 from faregate.errors import InvalidRequest, NotFound
 from faregate.ledger import tables
 from faregate.ledger.accounts import find_account
+from faregate.ledger.admin_audit import Change, note_change
 from faregate.ledger.database import Database
 
 _t = tables.keys.c
@@ -65,7 +66,7 @@ class KeyFacts:
 
 
 class ApiKeys:
-    """The book's side of keys; `by_id` is what authentication reads."""
+    """The book's side of keys; `by_id` is what authentication reads. Changes are audited in their own transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -74,9 +75,9 @@ class ApiKeys:
         """The key with its organization's facts, revoked ones included. Raises BookUnavailable."""
         return await self._database.read(_stored, key_id)
 
-    async def create(self, facts: KeyFacts) -> KeyInfo:
+    async def create(self, facts: KeyFacts, *, by: Change | None = None) -> KeyInfo:
         """Raises NotFound when the account is not the organization's."""
-        return await self._database.write(_create, facts, self._database.now_us())
+        return await self._database.write(_create, facts, by, self._database.now_us())
 
     async def get(self, key_id: str, *, organization_id: str | None = None) -> KeyInfo:
         """Raises NotFound; with `organization_id` also for another's key."""
@@ -88,32 +89,47 @@ class ApiKeys:
         """In id order, from the one after the id `after`; None: of all organizations."""
         return await self._database.read(_list, organization_id, limit, after)
 
-    async def patch(self, key_id: str, changes: Mapping[str, object], *, organization_id: str | None = None) -> KeyInfo:
+    async def patch(
+        self,
+        key_id: str,
+        changes: Mapping[str, object],
+        *,
+        organization_id: str | None = None,
+        by: Change | None = None,
+    ) -> KeyInfo:
         """Change some of PATCHABLE (KeyInfo's fields); raises the rev. Raises InvalidRequest, NotFound."""
         if not changes.keys() <= PATCHABLE:
             raise InvalidRequest(f"cannot be changed: {', '.join(sorted(changes.keys() - PATCHABLE))}")
-        return await self._change(key_id, _columns(changes), organization_id)
+        return await self._change(key_id, _columns(changes), organization_id, by)
 
     async def rotate(
-        self, key_id: str, *, secret_hash: str, prefix: str, organization_id: str | None = None
+        self,
+        key_id: str,
+        *,
+        secret_hash: str,
+        prefix: str,
+        organization_id: str | None = None,
+        by: Change | None = None,
     ) -> KeyInfo:
         """A new secret for the same key: the old one stops with its next call."""
-        return await self._change(key_id, {"secret_hash": secret_hash, "prefix": prefix}, organization_id)
+        return await self._change(key_id, {"secret_hash": secret_hash, "prefix": prefix}, organization_id, by)
 
-    async def revoke(self, key_id: str, *, organization_id: str | None = None) -> KeyInfo:
+    async def revoke(self, key_id: str, *, organization_id: str | None = None, by: Change | None = None) -> KeyInfo:
         """The key stops with its next call. A second time changes nothing."""
         info = await self.get(key_id, organization_id=organization_id)
         if info.revoked_us is not None:
             return info
-        return await self._change(key_id, {"revoked_us": self._database.now_us()}, organization_id)
+        return await self._change(key_id, {"revoked_us": self._database.now_us()}, organization_id, by)
 
     async def touch(self, last_used_us: Mapping[str, int]) -> None:
         """Note when keys were last used; one write for many."""
         if last_used_us:
             await self._database.upkeep(_touch, [(key, used) for key, used in sorted(last_used_us.items())])
 
-    async def _change(self, key_id: str, values: Mapping[str, object], organization_id: str | None) -> KeyInfo:
-        return await self._database.write(_update, key_id, values, organization_id, self._database.now_us())
+    async def _change(
+        self, key_id: str, values: Mapping[str, object], organization_id: str | None, by: Change | None
+    ) -> KeyInfo:
+        return await self._database.write(_update, key_id, values, organization_id, by, self._database.now_us())
 
 
 def _stored(conn: Connection, key_id: str) -> StoredKey | None:
@@ -146,7 +162,7 @@ def _stored(conn: Connection, key_id: str) -> StoredKey | None:
     )
 
 
-def _create(conn: Connection, facts: KeyFacts, now_us: int) -> KeyInfo:
+def _create(conn: Connection, facts: KeyFacts, by: Change | None, now_us: int) -> KeyInfo:
     if facts.account_id is not None:
         find_account(conn, facts.organization_id, facts.account_id)
     values: dict[str, object] = {
@@ -155,6 +171,7 @@ def _create(conn: Connection, facts: KeyFacts, now_us: int) -> KeyInfo:
     chosen = _columns({name: getattr(facts, name) for name in PATCHABLE})
     fixed = {"rev": 1, "above_organizations": False, "created_us": now_us, "updated_us": now_us}
     conn.execute(tables.keys.insert().values({**values, **chosen, **fixed}))
+    note_change(conn, by, target=facts.id, organization_id=facts.organization_id, now_us=now_us)
     return _get(conn, facts.id, None)
 
 
@@ -176,9 +193,15 @@ def _list(conn: Connection, organization_id: str | None, limit: int, after: str 
 
 
 def _update(
-    conn: Connection, key_id: str, values: Mapping[str, object], organization_id: str | None, now_us: int
+    conn: Connection,
+    key_id: str,
+    values: Mapping[str, object],
+    organization_id: str | None,
+    by: Change | None,
+    now_us: int,
 ) -> KeyInfo:
-    _get(conn, key_id, organization_id)
+    found = _get(conn, key_id, organization_id)
+    note_change(conn, by, target=key_id, organization_id=found.organization_id, now_us=now_us)
     change = {**values, "rev": _t.rev + 1, "updated_us": now_us}
     conn.execute(tables.keys.update().where(_t.id == key_id).values(change))
     return _get(conn, key_id, None)

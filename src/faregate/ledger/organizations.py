@@ -15,6 +15,7 @@ from faregate.core.keys import BOOTSTRAP_KEY_ID
 from faregate.errors import Conflict, InvalidRequest, NotFound
 from faregate.ledger import tables
 from faregate.ledger.accounts import insert_account
+from faregate.ledger.admin_audit import Change, note_change
 from faregate.ledger.database import Database
 from faregate.ledger.dialect import one_at_a_time
 
@@ -66,6 +67,7 @@ class Organizations:
         markup_percent: Decimal = Decimal(0),
         ingest_charges: bool = False,
         stripe_customer_id: str | None = None,
+        by: Change | None = None,
     ) -> Organization:
         """A new organization and its default account. Raises Conflict when the external id is taken."""
         values = {
@@ -78,7 +80,7 @@ class Organizations:
             "stripe_customer_id": stripe_customer_id,
             "default_account_id": new_id("acc"),
         }
-        return await self._database.write(_insert, values, self._database.now_us())
+        return await self._database.write(_insert, values, by, self._database.now_us())
 
     async def get(self, reference: str) -> Organization:
         """By id or uuid. Raises NotFound."""
@@ -88,19 +90,19 @@ class Organizations:
         """Oldest first, from the one after the id `after`."""
         return await self._database.read(_list, limit, after)
 
-    async def patch(self, reference: str, changes: Mapping[str, object]) -> Organization:
+    async def patch(self, reference: str, changes: Mapping[str, object], *, by: Change | None = None) -> Organization:
         """Change some of PATCHABLE (column names). Raises InvalidRequest, NotFound, Conflict.
 
         Every key of the organization gets a new `rev`, since principals carry the organization's facts.
         """
-        return await self._database.write(_patch, reference, changes, self._database.now_us())
+        return await self._database.write(_patch, reference, changes, by, self._database.now_us())
 
     async def bootstrap(self, admin_hash: str | None, *, credits_per_usd: Decimal = Decimal(1000)) -> Bootstrap:
         """Create the bootstrap organization once; with a hash, make it the bootstrap admin key's."""
         return await self._database.write(_bootstrap, admin_hash, credits_per_usd, self._database.now_us())
 
 
-def _insert(conn: Connection, values: Mapping[str, object], now_us: int) -> Organization:
+def _insert(conn: Connection, values: Mapping[str, object], by: Change | None, now_us: int) -> Organization:
     row = {**values, "uuid": str(uuid7()), "created_us": now_us, "updated_us": now_us}
     try:
         conn.execute(tables.organizations.insert().values(row))
@@ -108,6 +110,7 @@ def _insert(conn: Connection, values: Mapping[str, object], now_us: int) -> Orga
         raise Conflict("an organization with this externalId exists", param="externalId") from None
     default = str(values["default_account_id"])
     insert_account(conn, str(values["id"]), {"name": "default"}, now_us, account_id=default)
+    note_change(conn, by, target=str(values["id"]), organization_id=str(values["id"]), now_us=now_us)
     return _find(conn, str(values["id"]))
 
 
@@ -124,7 +127,9 @@ def _list(conn: Connection, limit: int, after: str | None) -> list[Organization]
     return [_organization(row) for row in conn.execute(query).mappings()]
 
 
-def _patch(conn: Connection, reference: str, changes: Mapping[str, object], now_us: int) -> Organization:
+def _patch(
+    conn: Connection, reference: str, changes: Mapping[str, object], by: Change | None, now_us: int
+) -> Organization:
     if not changes.keys() <= PATCHABLE:
         raise InvalidRequest(f"cannot be changed: {', '.join(sorted(changes.keys() - PATCHABLE))}")
     found = _find(conn, reference)
@@ -135,6 +140,7 @@ def _patch(conn: Connection, reference: str, changes: Mapping[str, object], now_
         raise Conflict("an organization with this externalId exists", param="externalId") from None
     keys = tables.keys
     conn.execute(keys.update().where(keys.c.organization_id == found.id).values(rev=keys.c.rev + 1))
+    note_change(conn, by, target=found.id, organization_id=found.id, now_us=now_us)
     return _find(conn, found.id)
 
 
@@ -150,7 +156,7 @@ def _bootstrap(conn: Connection, admin_hash: str | None, credits_per_usd: Decima
             "ingest_charges": False,
             "default_account_id": BOOTSTRAP_ACCOUNT_ID,
         }
-        _insert(conn, values, now_us)
+        _insert(conn, values, None, now_us)
     return Bootstrap(
         organization_id=BOOTSTRAP_ORGANIZATION_ID,
         account_id=BOOTSTRAP_ACCOUNT_ID,

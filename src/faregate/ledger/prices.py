@@ -12,6 +12,7 @@ from sqlalchemy import Connection, RowMapping, and_, func, select
 from faregate.core.ids import new_id
 from faregate.errors import Conflict, InvalidRequest, NotFound
 from faregate.ledger import tables
+from faregate.ledger.admin_audit import Change, note_change
 from faregate.ledger.database import Database
 
 _t = tables.prices.c
@@ -67,9 +68,9 @@ class Prices:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def create(self, price: NewPrice) -> StoredPrice:
-        """A new card. Raises Conflict when there are too many."""
-        return await self._database.write(_create, price, self._database.now_us())
+    async def create(self, price: NewPrice, *, by: Change | None = None) -> StoredPrice:
+        """A new card, audited in its transaction. Raises Conflict when there are too many."""
+        return await self._database.write(_create, price, by, self._database.now_us())
 
     async def get(self, price_id: str) -> StoredPrice:
         """A card, deleted ones included. Raises NotFound."""
@@ -81,9 +82,9 @@ class Prices:
         """Oldest first, without deleted ones: an organization's, the installation's (None), or `every` one."""
         return await self._database.read(_list, organization_id, every, limit, after)
 
-    async def delete(self, price_id: str) -> StoredPrice:
+    async def delete(self, price_id: str, *, by: Change | None = None) -> StoredPrice:
         """Not in force from now on. What it has priced keeps its rates. Raises NotFound."""
-        return await self._database.write(_delete, price_id, self._database.now_us())
+        return await self._database.write(_delete, price_id, by, self._database.now_us())
 
     async def book_updates(self, updates: Sequence[NewUpdate], start_us: int | None) -> int:
         """All of an update at once, in force from `start_us` (None: now) on. Returns that moment.
@@ -101,7 +102,7 @@ class Prices:
         return await self._database.read(_everything)
 
 
-def _create(conn: Connection, price: NewPrice, now_us: int) -> StoredPrice:
+def _create(conn: Connection, price: NewPrice, by: Change | None, now_us: int) -> StoredPrice:
     whose = and_(_t.source.is_(None), _t.organization_id.is_not_distinct_from(price.organization_id))
     living = select(func.count()).select_from(tables.prices).where(whose, _t.deleted_us.is_(None))
     if conn.execute(living).scalar_one() >= MOST_CARDS:
@@ -120,6 +121,7 @@ def _create(conn: Connection, price: NewPrice, now_us: int) -> StoredPrice:
     row = {"id": stored.id, "organization_id": price.organization_id, "body": price.body, "created_us": now_us}
     of = {"provider": price.provider, "model": price.model, "tier": price.tier, "effective_us": stored.effective_us}
     conn.execute(tables.prices.insert().values({**row, **of}))
+    note_change(conn, by, target=stored.id, organization_id=stored.organization_id, now_us=now_us)
     return stored
 
 
@@ -141,10 +143,11 @@ def _list(
     return [_stored(row) for row in conn.execute(query).mappings()]
 
 
-def _delete(conn: Connection, price_id: str, now_us: int) -> StoredPrice:
+def _delete(conn: Connection, price_id: str, by: Change | None, now_us: int) -> StoredPrice:
     found = _get(conn, price_id)
     if found.deleted_us is None:
         conn.execute(tables.prices.update().where(_t.id == price_id).values(deleted_us=now_us))
+        note_change(conn, by, target=price_id, organization_id=found.organization_id, now_us=now_us)
     return _get(conn, price_id)
 
 
