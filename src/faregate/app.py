@@ -71,6 +71,7 @@ from faregate.realtime.fares import Parts as RealtimeParts
 from faregate.recovery import BUCKETS, Recovery
 from faregate.reservations import Reserver
 from faregate.settings import Settings
+from faregate.shutdown import shutdown_shares
 
 log = logging.getLogger("faregate")
 
@@ -410,16 +411,6 @@ class Runtime:
                 call.cancel()
         if self.calls:
             await asyncio.wait(set(self.calls), timeout=max(0.0, deadline - self.clock.monotonic()))
-        await self.upstream.close()  # A call that was tried once more has opened it again.
-
-
-def shutdown_shares(shutdown_s: float) -> tuple[int, float]:
-    """Seconds for open calls to finish by themselves, and for what is left of them to be charged.
-
-    Each is at least one second, together they are `shutdown_s` or 2.
-    """
-    graceful_s = max(1, int(shutdown_s * 2 / 3))
-    return graceful_s, max(1.0, shutdown_s - graceful_s)
 
 
 def redis_url(settings: Settings) -> str:

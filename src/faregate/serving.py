@@ -27,6 +27,7 @@ from pathlib import Path
 from faregate.credits.embedded import EmbeddedValkey, socket_path
 from faregate.errors import ConfigError, StoreUnavailable
 from faregate.settings import Settings, child_environment
+from faregate.shutdown import kill_after_s
 
 log = logging.getLogger("faregate")
 
@@ -225,8 +226,7 @@ class Parent:
         for worker in self._workers.values():
             with contextlib.suppress(ProcessLookupError):
                 worker.process.terminate()
-        # Later than both of a worker's shares (`app.shutdown_shares`), of which each is at least a second.
-        deadline = time.monotonic() + max(2.0, self.settings.timing.shutdown_s) + 5
+        deadline = time.monotonic() + kill_after_s(self.settings.timing.shutdown_s)
         for worker in self._workers.values():
             try:
                 worker.process.wait(max(0.1, deadline - time.monotonic()))

@@ -21,6 +21,7 @@ from faregate.errors import FaregateError
 from faregate.gateway.corked import CorkedProtocol
 from faregate.gateway.upgrade import MOST_FRAME_BYTES, upgraded
 from faregate.settings import load
+from faregate.shutdown import shutdown_shares
 
 
 def main(task: dict[str, Any]) -> int:
@@ -54,7 +55,7 @@ def main(task: dict[str, Any]) -> int:
         date_header=False,
         backlog=2048,
         timeout_keep_alive=75,
-        timeout_graceful_shutdown=app.shutdown_shares(settings.timing.shutdown_s)[0],
+        timeout_graceful_shutdown=shutdown_shares(settings.timing.shutdown_s)[0],
     )
     server = _Server(config, watch=task["watch"], tell=task["tell"])
     listener = socket.socket(fileno=task["fd"])
@@ -98,6 +99,11 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
+def _not_cut(record: logging.LogRecord) -> bool:
+    """A call that is cut at the shutdown is charged, and no defect: uvicorn would log a traceback for each."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+
+
 class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = {"at": self.formatTime(record), "level": record.levelname.lower(), "logger": record.name}
@@ -112,6 +118,7 @@ def _log(level: str, style: str) -> None:
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(_JsonLines() if style == "json" else text)
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    logging.getLogger("uvicorn.error").addFilter(_not_cut)
     for chatty in ("uvicorn", "alembic"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
 

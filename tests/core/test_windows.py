@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faregate.core.call import Limit, Window
-from faregate.core.windows import FAR_FUTURE_S, limit_key, window_bounds
+from faregate.core.call import Window
+from faregate.core.windows import FAR_FUTURE_S, window_bounds
 
 WINDOWS: tuple[Window, ...] = ("minute", "hour", "day", "week", "month", "total")
 moments = st.integers(min_value=0, max_value=FAR_FUTURE_S - 1)
@@ -76,8 +76,3 @@ def test_a_month_is_as_long_as_the_calendar_says(now: int) -> None:
     first = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=start)
     assert first.day == 1
     assert end - start == monthrange(first.year, first.month)[1] * 86_400
-
-
-def test_a_limit_key_names_limit_and_window_start() -> None:
-    limit = Limit(id="k1.requests.minute", kind="requests", window="minute", max=3)
-    assert limit_key(limit, 125) == "k1.requests.minute:120"

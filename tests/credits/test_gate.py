@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from faregate.core.call import Committed, Hold, Limit, LimitState, Principal, Record, Snapshot
-from faregate.core.windows import limit_key
+from faregate.core.windows import window_bounds
 from faregate.credits.gate import GateTiming, RedisGate
 from faregate.credits.pipe import Pipe
 from faregate.errors import BookUnavailable, Conflict, InsufficientCredits, LimitExceeded, StoreUnavailable
@@ -187,7 +187,7 @@ async def test_a_clock_beside_rediss_finds_its_window(gate: RedisGate, clock: Wa
 
 async def test_a_used_up_limit_says_which_and_until_when(gate: RedisGate, book: PlainBook) -> None:
     limit = Limit(id="k.requests.minute", kind="requests", window="minute", max=1)
-    book.used[limit_key(limit, int(time.time()))] = 1
+    book.used[f"{limit.id}:{window_bounds(limit.window, int(time.time()))[0]}"] = 1
     with pytest.raises(LimitExceeded, match="requests per minute") as refused:
         await gate.reserve(ask("h", principal=replace(KEY, limits=(limit,))))
     assert refused.value.retry_after_s is not None

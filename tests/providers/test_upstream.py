@@ -186,6 +186,18 @@ async def test_the_whole_call_has_a_bound(server: Scripted) -> None:
     await upstream.close()
 
 
+async def test_closing_gives_open_answers_up_and_refuses_what_comes_later(upstream: Upstream, server: Scripted) -> None:
+    answer = await post(upstream, server, Script(output_tokens=1000, delay_s=0.05))
+    reading = asyncio.create_task(read_broken(answer))
+    await asyncio.sleep(0.12)
+    await upstream.close()
+    body, error = await asyncio.wait_for(reading, 1)
+    assert body
+    assert "given up" in str(error)
+    with pytest.raises(UpstreamError, match="shutting down"):
+        await post(upstream, server, Script())
+
+
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("fault", ["truncate", "reset_mid"])
 async def test_a_broken_body_is_an_error_after_what_came(

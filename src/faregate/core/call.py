@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any, Literal
 from zlib import crc32
 
+from faregate.core.limit_ids import kind_of_key
 from faregate.core.price import PriceCard
 
 LimitKind = Literal["credits", "requests", "tokens", "concurrency"]
@@ -181,7 +182,7 @@ class Hold:
     @property
     def counted(self) -> tuple[str, ...]:
         """The windows its charge counts in: concurrency ends with the hold."""
-        return tuple(key for key in self.limit_keys if ".concurrency." not in key)
+        return tuple(key for key in self.limit_keys if kind_of_key(key) != "concurrency")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

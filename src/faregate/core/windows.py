@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from faregate.core.call import Limit, Window
+from faregate.core.call import Window
 
 FAR_FUTURE_S = 253_402_300_800
 """The first second of the year 10000: the end of the window `total`."""
@@ -31,11 +31,6 @@ def window_bounds(window: Window, now_s: int) -> tuple[int, int]:
             return _month(now_s)
         case "total":
             return 0, FAR_FUTURE_S
-
-
-def limit_key(limit: Limit, now_s: int) -> str:
-    """The limit window a call of this moment counts in: `<limit id>:<window start>`."""
-    return f"{limit.id}:{window_bounds(limit.window, now_s)[0]}"
 
 
 def _aligned(now_s: int, length_s: int) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from faregate.core.call import Hold, Limit, LimitKind
+from faregate.core.limit_ids import kind_of_key
 
 LETTER: dict[LimitKind, str] = {"credits": "c", "tokens": "t", "requests": "r", "concurrency": "n"}
 
@@ -55,5 +56,4 @@ def parse_limits(text: str, bucket: int) -> tuple[str, ...]:
 
 
 def _letter(key: str) -> str:
-    kind = key.rpartition(":")[0].split(".")[-2]
-    return LETTER[kind]  # type: ignore[index]  # limit ids are made by us
+    return LETTER[kind_of_key(key)]  # type: ignore[index]  # limit ids are made by us

@@ -16,6 +16,7 @@ from zlib import crc32
 import orjson
 from sqlalchemy import Connection
 
+from faregate.core.limit_ids import kind_of_key
 from faregate.core.metering import usd
 from faregate.core.money import EXACT
 from faregate.ledger import tables, windows
@@ -245,7 +246,7 @@ def _check_windows(conn: Connection, turn: int, passes: int) -> Iterator[Finding
     used: dict[str, int] = {}
     for keys, charge, tokens, adjustment in _stream(conn, _COUNTED):
         for key in keys.split(" "):
-            kind = windows.kind_of(key.rpartition(":")[0])
+            kind = kind_of_key(key)
             if kind != "concurrency" and mine(key):
                 moved = windows.amount(kind, charge=charge, tokens=tokens, is_adjustment=bool(adjustment))
                 used[key] = used.get(key, 0) + moved

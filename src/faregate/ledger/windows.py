@@ -8,11 +8,11 @@ from functools import lru_cache
 from sqlalchemy import Connection
 
 from faregate.core.call import LimitState, Record
+from faregate.core.limit_ids import kind_of
 from faregate.errors import BookRefused
 from faregate.ledger import tables
 from faregate.ledger.dialect import among_pairs, insert_returning
 
-_KINDS = ("credits", "tokens", "requests", "concurrency")
 _UPSERT = (
     "ON CONFLICT (limit_id, start_s) DO UPDATE SET used = limit_windows.used + excluded.used,"
     " seq = limit_windows.seq + 1 RETURNING limit_id, start_s, used, seq"
@@ -28,12 +28,6 @@ def parse_key(key: str) -> Key:
     if not limit_id or not start.isascii() or not start.isdigit() or kind_of(limit_id) is None:
         raise BookRefused("a limit key cannot be read")
     return limit_id, int(start)
-
-
-@lru_cache(maxsize=8_192)
-def kind_of(limit_id: str) -> str | None:
-    """What a limit counts: the last or last but one segment of its id."""
-    return next((part for part in limit_id.split(".")[-2:] if part in _KINDS), None)
 
 
 def amount(kind: str | None, *, charge: int, tokens: int, is_adjustment: bool) -> int:

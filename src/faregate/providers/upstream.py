@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from weakref import WeakSet
 
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
 from aiohttp.client_exceptions import (
@@ -88,6 +89,8 @@ class Upstream:
         self._limit = limit
         self._total_s = total_s
         self._session: ClientSession | None = None
+        self._answers: WeakSet[UpstreamAnswer] = WeakSet()
+        self._closed = False
         self._timeouts: dict[float, ClientTimeout] = {}
 
     async def post(self, target: Target, headers: Mapping[str, str], body: bytes, timeouts: Timeouts) -> UpstreamAnswer:
@@ -115,7 +118,10 @@ class Upstream:
         return self._session or self._open()
 
     async def close(self) -> None:
-        """Close every connection. The next `post` would open a new session."""
+        """Give every answer up that is still coming, close every connection, and send nothing from now on."""
+        self._closed = True
+        for answer in list(self._answers):
+            answer.abort()
         session, self._session = self._session, None
         if session is not None:
             await session.close()
@@ -138,9 +144,13 @@ class Upstream:
             # Following it would carry the operator's key to another place.
             response.close()
             raise UpstreamError("the provider answered with a redirect")
-        return UpstreamAnswer(response, timeouts, begun, self._total_s)
+        answer = UpstreamAnswer(response, timeouts, begun, self._total_s)
+        self._answers.add(answer)
+        return answer
 
     def _open(self) -> ClientSession:
+        if self._closed:
+            raise UpstreamError("the gateway is shutting down")
         connector = TCPConnector(limit=self._limit, limit_per_host=0, ttl_dns_cache=60, keepalive_timeout=60.0)
         self._session = ClientSession(
             connector=connector,

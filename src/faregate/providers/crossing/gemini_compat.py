@@ -3,7 +3,7 @@
 It takes text, pictures, functions, schemas and reasoning effort, and needs no library. It refuses fields that it does
 not know, tells counts only as totals (so not what sound, films or searches are billed by), and its streams repeat
 usage in every chunk, leave out the index of tool calls and end them with `stop`. What loses something here goes
-Gemini's own way (`crossing/gemini.py`). See docs/decisions/0008-chat-in-front-of-gemini.md.
+Gemini's own way (`crossing/gemini.py`). See docs/decisions/0014-chat-in-front-of-gemini.md.
 """
 
 from __future__ import annotations
