@@ -3,10 +3,11 @@ from __future__ import annotations
 import pytest
 from tests.ledger.conftest import World
 
+from faregate.core.limit_ids import kind_of
 from faregate.core.truth import unconfirmed_record, zero_record
 from faregate.errors import BookRefused
 from faregate.ledger.commit import write_batch
-from faregate.ledger.windows import kind_of, parse_key, read_windows
+from faregate.ledger.windows import parse_key, read_windows
 
 
 def test_a_key_names_its_limit_and_window() -> None:

@@ -14,7 +14,9 @@ import pytest
 from sqlalchemy import make_url
 
 from faregate.core.call import Hold, Snapshot
+from faregate.credits import gate
 from faregate.credits.embedded import socket_path
+from faregate.gateway import endpoint
 from tests import postgres
 from tests.shim import Shim
 from tests.story.conftest import Open
@@ -306,3 +308,28 @@ async def test_a_full_disk_lets_nobody_in_and_room_lets_them_in_again(house: Hou
     assert (await house.call()).status_code == 200
     await house.settled()
     assert await house.balance() == WHOLE - 2 * FARE
+
+
+async def test_calls_beyond_the_bound_are_refused_and_the_others_are_answered(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "MOST_CALLS", 4)
+    calls = [asyncio.create_task(house.call(script={"first_byte_s": 0.5})) for _ in range(4)]
+    await eventually(lambda: _served(house, 4))
+    got = await house.call()
+    assert (got.status_code, got.headers["retry-after"]) == (503, "1")
+    assert {call.status_code for call in await asyncio.gather(*calls)} == {200}
+    assert (await house.call()).status_code == 200
+    await house.settled()
+
+
+async def test_calls_beyond_the_bound_do_not_wait_for_a_fresh_gate(
+    open_house: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "_IN_GRACE_MOST", 3)
+    house = await open_house(own_valkey=True)
+    assert (await house.call()).status_code == 200
+    await house.runtime.pipe.command(("FLUSHALL",), 2.0)
+    got = await storm(house, 10)
+    assert (got[200], got[503]) == (3, 7)
+    await house.settled()

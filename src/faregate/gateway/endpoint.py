@@ -12,12 +12,15 @@ import logging
 from starlette.types import Receive, Scope, Send
 
 from faregate.core.ids import uuid7_hex
-from faregate.errors import FaregateError, MethodNotAllowed, RequestTooLarge
+from faregate.errors import FaregateError, MethodNotAllowed, RequestTooLarge, StoreUnavailable
 from faregate.gateway.asgi import AsgiReply, header_map, presented_key, read_body, refuse_key_in_url
 from faregate.gateway.replays import Serves
 from faregate.ports import ClientGone, Dialect, Events, Inbound
 
 log = logging.getLogger("faregate.gateway")
+
+MOST_CALLS = 4_000
+"""Of one worker at a time, whatever they wait for; the next ones are refused before their body is read."""
 
 
 class Endpoint:
@@ -52,6 +55,8 @@ class Endpoint:
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("this path takes POST only")
+            if len(self._calls) > MOST_CALLS:
+                raise StoreUnavailable("too many calls are running", retry_after_s=1)
             inbound = await self._inbound(scope, receive, reply)
             await self._flow.serve(inbound, self._dialect, reply)
         except ClientGone:

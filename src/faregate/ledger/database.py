@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from faregate.core.call import Committed, Record
 from faregate.core.metering import Metered
-from faregate.errors import InvalidRequest
+from faregate.errors import BookUnavailable, InvalidRequest
 from faregate.ledger.batcher import MAX_BATCH, MAX_QUEUED, Writer
 from faregate.ledger.claims import do_once, next_step
 from faregate.ledger.clerk_line import ClerkLine
@@ -23,6 +23,9 @@ from faregate.ledger.postgres import on_loop
 
 LANES = 1
 """Connections that write, on PostgreSQL."""
+
+MAX_READS = 1_000
+"""Reads that may wait or run; further ones are refused."""
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -55,7 +58,7 @@ class Database:
         self._write_engine = metering(writer_engine(database_url, size=lanes), metered)
         self._read_engine = reader_engine(database_url, readers)
         self._on_loop = self._read_engine.dialect.is_async
-        self._reading: set[asyncio.Task[object]] = set()
+        self._reading: set[asyncio.Future[Any]] = set()
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="faregate-reader")
         self.writer = Writer(self._write_engine, now_us=now_us, lanes=lanes, max_batch=max_batch, max_queued=max_queued)
         self._line = ClerkLine(clerk, max_queued=max_queued) if clerk is not None else None
@@ -92,12 +95,14 @@ class Database:
                     raise InvalidRequest("a value is not one that the book could hold") from error
                 raise unavailable(error, "read") from error
 
-        if self._on_loop:
-            task = asyncio.create_task(on_loop(run))
-            self._reading.add(task)
-            task.add_done_callback(self._reading.discard)
-            return await asyncio.shield(task)  # a cancelled caller must not cost the connection
-        return await asyncio.get_running_loop().run_in_executor(self._readers, run)
+        if len(self._reading) >= MAX_READS:
+            raise BookUnavailable("the book is behind: too many reads wait", retry_after_s=1)
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(on_loop(run)) if self._on_loop else loop.run_in_executor(self._readers, run)
+        self._reading.add(task)
+        task.add_done_callback(self._reading.discard)
+        # A cancelled caller must not cost PostgreSQL's connection; a thread's work is taken back if it has not begun.
+        return await (asyncio.shield(task) if self._on_loop else task)
 
     async def close(self) -> None:
         """Finish what is queued and give the connections back."""
