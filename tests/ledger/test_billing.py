@@ -128,6 +128,18 @@ async def test_organizations_that_share_a_customer_wait_for_each_other(one: Till
     assert one.stripe.total() == 3_000_000
 
 
+async def test_the_audit_finds_what_does_not_add_up(world: World, stripe: FakeStripe) -> None:
+    async with till(world, stripe) as one:
+        await one.bill("1.0000005")
+        await one.hour()
+        assert audit(world.url) == []
+        await one.database.write(lambda conn: conn.exec_driver_sql("UPDATE outbox SET value = value - 1"))
+        (finding,) = audit(world.url)
+        assert (finding.check, "1.0000005 USD are metered, 0.9999995" in finding.detail) == ("meter", True)
+        await one.database.write(lambda conn: conn.exec_driver_sql("DELETE FROM meter_sums"))
+        assert [found.detail for found in audit(world.url)] == ["its sum is missing"]
+
+
 # Faults -------------------------------------------------------------------------------------------------
 
 
