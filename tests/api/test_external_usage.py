@@ -67,7 +67,16 @@ async def test_who_is_a_member_of_nothing_can_log_in(world: World) -> None:
     assert (body["organizationsRoles"], body["defaultOrganization"]) == ([], None)
 
 
-@pytest.mark.parametrize("token", ["app_", "x", "app_" + "0" * 32 + "_" + "x" * 43, make().token, "a.b.c"])
+UNKNOWN = {
+    "head": "app_",
+    "word": "x",
+    "zeros": "app_" + "0" * 32 + "_" + "x" * 43,
+    "ours": make().token,
+    "jwt": "a.b.c",
+}
+
+
+@pytest.mark.parametrize("token", UNKNOWN.values(), ids=UNKNOWN.keys())
 async def test_an_unknown_token_is_401(world: World, token: str) -> None:
     answer = await world.http.post("/api/auth/app-login", json={"token": token})
     assert said(answer) == (401, "unauthorized")
