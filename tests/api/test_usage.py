@@ -109,8 +109,9 @@ async def test_a_wrong_query_is_400(world: World, query: dict[str, str]) -> None
 
 async def test_one_record_explains_its_price(world: World) -> None:
     caller, account_id = await world.tenant("5")
-    record = await world.used(caller, account_id)
+    record = await world.used(caller, account_id, raw_usage='{"prompt_tokens":7,"cost":0.10}')
     by_request = exact(await caller.get(f"/v1/usage/{record.request_id}"))["usageRecord"]
+    assert by_request["rawUsage"] == {"prompt_tokens": 7, "cost": Decimal("0.10")}
     assert exact(await caller.get(f"/v1/usage/{by_request['id']}"))["usageRecord"] == by_request
     assert by_request["lines"][0] == {
         "class": "input",

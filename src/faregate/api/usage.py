@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -174,6 +175,7 @@ def _detail_json(detail: UsageDetail) -> dict[str, object]:
     return {
         **record_json(record),
         "usage": record.usage,
+        "rawUsage": _raw(record.raw_usage),
         "lines": lines,
         "card": None if card is None else _card_json(card),
         "source": card.source if card else None,
@@ -183,6 +185,14 @@ def _detail_json(detail: UsageDetail) -> dict[str, object]:
         "creditsPerUsd": plain(record.credits_per_usd),
         "adjustment": None if detail.adjustment is None else record_json(detail.adjustment),
     }
+
+
+def _raw(told: str | None) -> object:
+    """The provider's own usage object; its text where that was longer than what is kept."""
+    try:
+        return told and json.loads(told, parse_float=Decimal)
+    except ValueError:
+        return told
 
 
 def _card_json(card: PriceCard) -> dict[str, object]:

@@ -166,6 +166,11 @@ async def test_an_error_event_is_one_in_openais_shape() -> None:
     }
 
 
+async def test_an_answer_that_filled_the_window_was_cut_off() -> None:
+    got = await streamed(START, *ended("model_context_window_exceeded"))
+    assert got[-2]["choices"][0]["finish_reason"] == "length"
+
+
 async def test_a_plain_answer() -> None:
     crossing, call = AnthropicCrossing(), chat()
     crossed = await crossing.request(call, candidate("anthropic", MODEL), None)

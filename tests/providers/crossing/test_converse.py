@@ -43,6 +43,11 @@ async def test_a_tier_is_bedrocks_own_field() -> None:
     assert (await body_of(service_tier="flex"))["serviceTier"] == {"type": "flex"}
 
 
+async def test_json_without_a_schema_is_asked_for_in_words() -> None:
+    system = (await body_of(response_format={"type": "json_object"}))["system"]
+    assert ["JSON object" in part["text"] for part in system] == [True]
+
+
 async def test_nova_is_asked_the_same_way() -> None:
     body = await body_of(model="amazon.nova-pro-v1:0", max_tokens=9, temperature=0.5)
     assert body["inferenceConfig"] == {"maxTokens": 9, "temperature": 0.5}

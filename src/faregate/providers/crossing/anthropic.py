@@ -19,8 +19,9 @@ from faregate.providers.crossing.core import DEFAULT_MAX_TOKENS, Crossed, Crossi
 LEAST_THINKING = 1024
 """The smallest `thinking.budget_tokens` there is; `max_tokens` must be above it."""
 _JSON_TOOL = "json_tool_call"
-_ONLY_JSON = "Answer with one valid JSON object and nothing else: no words around it, no code fence."
+ONLY_JSON = "Answer with one valid JSON object and nothing else: no words around it, no code fence."
 """What `response_format: json_object` asks for: there is no other word for it where schemas are native."""
+_FULL = "model_context_window_exceeded"
 _NAMES = "ANTHROPIC_TOOL_NAME_REVERSE_MAP_KEY"
 _NO_USAGE = {"input_tokens": 0, "output_tokens": 0, "output_tokens_details": {"thinking_tokens": 0}}
 
@@ -40,8 +41,8 @@ class AnthropicCrossing(Crossing):
         """With `stream`, and with thinking only if there is room for it: to OpenAI's clients it is a wish."""
         if call.stream:
             body["stream"] = True
-        if _wants_json(call.body) and not any(tool.get("name") == _JSON_TOOL for tool in body.get("tools") or ()):
-            body["system"] = [*(body.get("system") or ()), {"type": "text", "text": _ONLY_JSON}]
+        if wants_json(call.body) and not any(tool.get("name") == _JSON_TOOL for tool in body.get("tools") or ()):
+            body["system"] = [*(body.get("system") or ()), {"type": "text", "text": ONLY_JSON}]
         thinking = within(body.get("thinking"), body["max_tokens"])
         if "thinking" in body:
             body = {name: value for name, value in body.items() if name != "thinking"}
@@ -56,12 +57,18 @@ class AnthropicCrossing(Crossing):
         if not isinstance(answer, dict):
             return answer
         content = [block for block in answer.get("content") or () if not _is_its_own(block)]
-        return {**answer, "content": content, "usage": _NO_USAGE}
+        return {**cut_off(answer, "stop_reason"), "content": content, "usage": _NO_USAGE}
 
 
-def _wants_json(body: Mapping[str, Any]) -> bool:
+def wants_json(body: Mapping[str, Any]) -> bool:
+    """Whether `response_format` asks for JSON without a schema."""
     wanted = body.get("response_format")
     return isinstance(wanted, dict) and wanted.get("type") == "json_object"
+
+
+def cut_off(said: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What a full context window ended was cut off as by its bound; LiteLLM takes it for finished."""
+    return {**said, name: "max_tokens"} if said.get(name) == _FULL else dict(said)
 
 
 def within(thinking: Any, max_tokens: int) -> Any:
@@ -140,4 +147,6 @@ def _without_usage(event: dict[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in event.items() if name != "usage"}
     if isinstance(message := event.get("message"), dict):
         kept["message"] = {name: value for name, value in message.items() if name != "usage"}
+    if isinstance(delta := event.get("delta"), dict):
+        kept["delta"] = cut_off(delta, "stop_reason")
     return kept

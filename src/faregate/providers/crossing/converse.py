@@ -20,7 +20,7 @@ from faregate.errors import InvalidRequest
 from faregate.ports import Translator
 from faregate.providers import bedrock_errors as errors
 from faregate.providers.crossing.answers import ChatTranslator
-from faregate.providers.crossing.anthropic import within
+from faregate.providers.crossing.anthropic import ONLY_JSON, cut_off, wants_json, within
 from faregate.providers.crossing.core import Crossed, Crossing, Parser
 from faregate.providers.crossing.library import load
 
@@ -58,7 +58,9 @@ class ConverseCrossing(Crossing):
         return {"aws_region_name": self._region}
 
     def finished(self, body: dict[str, Any], call: Call) -> dict[str, Any]:
-        """With thinking only as far as there is room for it."""
+        """With thinking only as far as there is room for it; JSON without a schema is asked for in words."""
+        if wants_json(call.body):
+            body = {**body, "system": [*(body.get("system") or ()), {"text": ONLY_JSON}]}
         more = body.get("additionalModelRequestFields")
         most = body.get("inferenceConfig", {}).get("maxTokens")
         if not isinstance(more, dict) or "thinking" not in more or most is None:
@@ -74,7 +76,7 @@ class ConverseCrossing(Crossing):
 
     def cleaned(self, answer: Any) -> Any:
         """Without usage, which is ours to read."""
-        return {**answer, "usage": _NO_USAGE} if isinstance(answer, dict) else answer
+        return {**cut_off(answer, "stopReason"), "usage": _NO_USAGE} if isinstance(answer, dict) else answer
 
     def translated(self, call: Call, crossed: Crossed, status: int, headers: Mapping[str, str]) -> Translator:
         """For an answer's way back."""
@@ -91,7 +93,7 @@ class _Events:
     def __call__(self, name: str, event: Any) -> Any:
         if name in ("messageStart", "metadata"):
             return None
-        chunk = self._decoder.converse_chunk_parser(event)
+        chunk = self._decoder.converse_chunk_parser(cut_off(event, "stopReason") if name == "messageStop" else event)
         for choice in chunk.choices:
             self._called = self._called or bool(choice.delta.tool_calls)
             if choice.finish_reason == "tool_calls" and self._decoder.json_mode and not self._called:
