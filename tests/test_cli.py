@@ -39,6 +39,13 @@ def test_the_parent_of_serve_stays_light() -> None:
     assert not set(heavy) & set(done.stdout.split())
 
 
+def test_a_worker_loads_what_its_configuration_needs() -> None:
+    heavy = ["alembic", "asyncpg", "botocore", "jwt", "litellm", "pyarrow", "stripe", "valkey"]
+    code = "import sys, faregate.worker; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(heavy) & set(done.stdout.split())
+
+
 def test_no_arguments_is_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([]) == 0
     shown = capsys.readouterr().out

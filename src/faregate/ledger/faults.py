@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from asyncpg import ClientConfigurationError
+import sys
+
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 
 from faregate.errors import BookRefused, BookUnavailable
@@ -44,7 +45,12 @@ def is_wait(error: BaseException) -> bool:
 
 def is_misconfigured(error: BaseException) -> bool:
     """Whether the driver cannot make sense of the URL (`sslmode=maybe`)."""
-    return isinstance(error, DBAPIError) and isinstance(_cause(error), ClientConfigurationError)
+    driver = sys.modules.get("asyncpg")  # loaded with the first connection; SQLite's own URL has no such parameters
+    return (
+        driver is not None
+        and isinstance(error, DBAPIError)
+        and isinstance(_cause(error), driver.ClientConfigurationError)
+    )
 
 
 def _state(error: DBAPIError) -> str:

@@ -13,9 +13,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from typing import Any, TypeVar
 
-import asyncpg
 from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -56,7 +56,7 @@ def postgres_engine(url: URL, *, size: int, readonly: bool, bounded: bool = True
     timeout_s = COMMAND_TIMEOUT_S if bounded else None
 
     async def connect() -> Any:
-        return await asyncpg.connect(
+        return await import_module("asyncpg").connect(
             text, timeout=CONNECT_TIMEOUT_S, command_timeout=timeout_s, server_settings=settings
         )
 
