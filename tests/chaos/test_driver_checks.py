@@ -21,9 +21,14 @@ BOOK = Book(calls={}, ingested=0, ingested_microcredits=0, reservations={}, purs
 
 
 def one(
-    billed: Billed = BILLED, served: Forwarded | None = SERVED, *, status: int = 200, marks: tuple[Mark, ...] = ()
+    billed: Billed = BILLED,
+    served: Forwarded | None = SERVED,
+    *,
+    status: int = 200,
+    marks: tuple[Mark, ...] = (),
+    body: bytes = b"",
 ) -> Seen:
-    answer = Answer(call="c", stream=False, status=status, complete=True)
+    answer = Answer(call="c", stream=False, status=status, complete=True, body=body)
     made = Call(name="c", kind="plain", account="rich", told={}, stream=False, hang_up_s=9, answer=answer)
     return Seen(call=made, served=served, billed=billed, marks=frozenset(marks))
 
@@ -47,6 +52,9 @@ def test_nothing_is_wrong_with_an_answer_that_was_charged_what_was_served() -> N
         (one(Billed()), "answered but not recorded"),
         (one(served=None, status=503), "charged for what was never forwarded"),
         (one(Billed(), status=502), "served and not recorded"),
+        (one(Billed(), status=502, marks=("upstream",), body=b'{"content":" word'), "delivered and not recorded"),
+        (one(replace(BILLED, released=True), status=502), "released, and charged"),
+        (one(Billed(kinds=["unconfirmed"], adjustments=1, released=True)), "answered but not recorded"),
         (one(Billed(), served=None, status=500), "a defect"),
     ],
 )
@@ -70,6 +78,7 @@ def test_overspending_is_said_beyond_what_late_truths_have_raised() -> None:
 def test_what_was_queued_and_what_was_confirmed_is_looked_for() -> None:
     assert wrong(one(), told=Told(ingested=5)) == ["ingested"]
     assert wrong(one(), told=Told(reservations={"r": ("confirmed", 7)})) == ["a reservation"]
+    assert wrong(one(), replace(BOOK, credited={"tight": 500_007}), Told(top_ups={"tight": 8})) == ["topped up"]
     there = replace(BOOK, reservations={"r": ("settled", 7)})
     assert wrong(one(), there, Told(reservations={"r": ("confirmed", 7)})) == []
 

@@ -6,10 +6,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
 from tests.chaos.driver.figures import Book, Seen
+from tests.chaos.driver.plan import Mark
 from tests.chaos.driver.sidelines import INGESTED_MICROCREDITS, Told
+from tests.chaos.driver.town import FIRST_MICROCREDITS
 from tests.chaos.verify import Forwarded
 
 _MOST = 10
+_DELIVERED = b" word"
+"""The upstream's output: a client that has some of it has had something."""
+_LOST: frozenset[Mark] = frozenset({"disk lost", "store"})
 
 
 def violations(seen: Iterable[Seen], book: Book, told: Told, upstream: Iterable[Forwarded]) -> list[str]:
@@ -37,6 +42,8 @@ def _of_call(one: Seen) -> Iterator[str]:
         yield f"billed more than once: {name} {billed}"
     if billed.charge_microcredits < 0:
         yield f"a negative charge: {name} {billed}"
+    if billed.released and billed.charge_microcredits:
+        yield f"released, and charged: {name} {billed}"
     if billed.basis == "exact" and billed.charge_microcredits != one.price:
         yield f"a wrong charge: {name} {billed.charge_microcredits} for {one.price}, {billed}, {served}"
     if billed.basis == "estimated" and call.honest and not marks & {"upstream", "process", "store"}:
@@ -47,14 +54,16 @@ def _of_call(one: Seen) -> Iterator[str]:
         yield from _of_whole(one, name)
     elif served is None and billed.charge_microcredits and billed.basis != "unconfirmed":
         yield f"charged for what was never forwarded: {name} {billed}, {said}"
-    elif served is not None and served.output_tokens and not billed.kinds and not _may_be_free(one):
+    elif billed.basis == "none" and _DELIVERED in call.answer.body and not marks >= _LOST:
+        yield f"delivered and not recorded: {name} {served}, {said}"
+    elif served is not None and served.output_tokens and billed.basis == "none" and not _may_be_free(one):
         yield f"served and not recorded: {name} {served}, {said}"
 
 
 def _of_whole(one: Seen, name: str) -> Iterator[str]:
     if one.served is None:
         yield f"answered but never forwarded: {name}"
-    if not one.billed.kinds:
+    if one.billed.basis == "none":
         yield f"answered but not recorded: {name} {one.served}"
     if one.billed.basis == "unconfirmed" and not {"disk lost", "book"} <= one.marks:
         yield f"answered, and its exact charge was lost: {name} {one.billed}, {one.served}"
@@ -63,8 +72,8 @@ def _of_whole(one: Seen, name: str) -> Iterator[str]:
 
 
 def _may_be_free(one: Seen) -> bool:
-    """The provider broke off before anything came, or the hold and the journal were both lost."""
-    return not one.call.honest or "upstream" in one.marks or {"disk lost", "store"} <= one.marks
+    """The provider broke off before the client had anything of it, or the hold and the journal were both lost."""
+    return not one.call.honest or "upstream" in one.marks or one.marks >= _LOST
 
 
 def _repeated(upstream: Iterable[Forwarded]) -> list[str]:
@@ -83,6 +92,10 @@ def _of_sidelines(book: Book, told: Told) -> Iterator[str]:
         yield f"ingested: {told.ingested} queued, {book.ingested} recorded, {book.ingested_microcredits} charged"
     elif book.ingested != told.ingested and not told.unanswered:
         yield f"ingested: {told.ingested} queued, {book.ingested} recorded"
+    for name, given in told.top_ups.items():
+        there = book.credited.get(name, 0) - FIRST_MICROCREDITS[name]
+        if there < given or (there != given and not told.unanswered):
+            yield f"topped up: {name} by {given}, the book has {there}"
     for name, (end, cost) in told.reservations.items():
         yield from _of_reservation(name, end, cost, book.reservations)
 

@@ -31,11 +31,13 @@ class Billed:
     charge_microcredits: int = 0
     estimated: bool = False
     """The last word on it is no count of the provider's."""
+    released: bool = False
+    """The last word on it is a truth of zero: of a call that somebody else had booked by policy."""
 
     @property
     def basis(self) -> Basis:
         """What its charge rests on."""
-        if not self.kinds:
+        if not self.kinds or self.released:
             return "none"
         if "unconfirmed" in self.kinds and not self.adjustments:
             return "unconfirmed"
@@ -66,7 +68,7 @@ class Book:
     purses: dict[str, Purse]
     """By external id."""
     credited: dict[str, int]
-    """What was added, beside the first credits."""
+    """What was added to each account, its first credits among it."""
 
 
 def read_book(url: str) -> Book:
@@ -81,16 +83,15 @@ def _read(conn: Connection) -> Book:
     calls: dict[str, Billed] = defaultdict(Billed)
     raised: dict[str, int] = defaultdict(int)
     ingested, ingested_sum = 0, 0
-    sql = (
-        "SELECT tags, kind, is_adjustment, charge, estimated, account_id FROM usage_records ORDER BY is_adjustment, id"
-    )
-    for tags, kind, is_adjustment, charge, estimated, account in rows(sql):
+    columns = "tags, kind, is_adjustment, charge, estimated, account_id, outcome"
+    sql = f"SELECT {columns} FROM usage_records ORDER BY is_adjustment, id"
+    for tags, kind, is_adjustment, charge, estimated, account, outcome in rows(sql):
         if kind == "ingested":
             ingested, ingested_sum = ingested + 1, ingested_sum + charge
             continue
         call = calls[json.loads(tags)["user"]]
         call.charge_microcredits += charge
-        call.estimated = bool(estimated)
+        call.estimated, call.released = bool(estimated), outcome == "released"
         if is_adjustment:
             call.adjustments += 1
             raised[account] += max(0, charge)
@@ -153,7 +154,7 @@ class Seen:
 def seen(
     calls: Mapping[str, Call], book: Book, account: list[Forwarded], faults: list[Done], slack_s: float
 ) -> list[Seen]:
-    """Every call; `slack_s`: how long a fault is felt after its end."""
+    """Every call; `slack_s`: how long a fault is felt after its end: a hold deadline, and until TCP tries again."""
     served = {row.call: row for row in account}
     return [
         Seen(

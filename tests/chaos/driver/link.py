@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from ipaddress import IPv4Address
 
 
 class Link:
@@ -13,8 +14,8 @@ class Link:
         tag = f"{os.getpid() % 100_000}{number}"
         self._namespace = f"fgchaos{tag}"
         self._near, self._far = f"fgn{tag}", f"fgf{tag}"
-        net = f"10.{201 + number}.{os.getpid() % 256}"
-        self.outside, self.inside = f"{net}.1", f"{net}.2"
+        at = int(IPv4Address("198.18.0.0")) + (os.getpid() * 2 + number) % 32768 * 4  # A range for tests: RFC 2544.
+        self.outside, self.inside = str(IPv4Address(at + 1)), str(IPv4Address(at + 2))
 
     @property
     def prefix(self) -> tuple[str, ...]:

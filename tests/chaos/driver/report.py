@@ -46,13 +46,14 @@ def _lines(result: Result) -> Iterator[str]:
         some = _with(calls, basis)
         truth = sum(one.price for one in some)
         yield from _row(f"{basis}, apart", len(some), f"charged {_charges(some)}, served {truth}")
-    free = [one for one in calls if one.price and not one.billed.kinds]
+    free = [one for one in calls if one.price and one.billed.basis == "none"]
     yield from _row(
         "served and not charged", len(free), f"broken off before any output, {sum(one.price for one in free)} in all"
     )
     yield ""
     ends = _count(end for end, _ in told.reservations.values())
     yield from _row("reservations", len(told.reservations), ends)
+    yield from _row("top-ups", sum(told.top_ups.values()), "microcredits, each once")
     yield from _row("usage from outside", book.ingested, f"{told.ingested} were answered 202")
     for name, purse in book.purses.items():
         least = f"overdraft {_credits(purse.overdraft)}, raised by late truths {_credits(purse.raised)}"

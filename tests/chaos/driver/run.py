@@ -82,7 +82,7 @@ async def run(town: Town, options: Options, say: Callable[[str], None] = lambda 
         ends = await _each(town, _end)
     finally:
         await town.stop()
-    calls = seen(traffic.calls, book, upstream, faults, slack_s=4 * town.pace.heartbeat_s)
+    calls = seen(traffic.calls, book, upstream, faults, slack_s=town.pace.long_s + 3 * town.pace.heartbeat_s)
     result = Result(
         options=options,
         seconds=time.monotonic() - began,

@@ -41,6 +41,7 @@ PURSES = (
     Purse(external_id="reserving", credits=40),
     Purse(external_id="ingesting", credits=100_000),
 )
+FIRST_MICROCREDITS = {purse.external_id: int(purse.credits * _CREDIT) for purse in PURSES}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,8 +149,7 @@ class Town(ABC):
                 self.accounts[purse.external_id] = account.id
                 if purse.overdraft:
                     await book.set_overdraft(account.id, int(purse.overdraft * _CREDIT))
-                if purse.credits:
-                    await book.add_credits(account.id, int(purse.credits * _CREDIT))
+                await book.add_credits(account.id, FIRST_MICROCREDITS[purse.external_id])
             await ledger.close()
         finally:
             await database.close()
