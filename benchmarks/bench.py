@@ -1,6 +1,6 @@
 """What billing costs: the gateway beside the bare mock upstream, in one run on this machine.
 
-    ./scripts/bench [--seconds 2.5] [--connections 1,32] [--chunks 60] [--wrk] [--write benchmarks/RESULTS.md]
+    ./scripts/bench [--seconds 2.5] [--connections 1,32] [--chunks 60] [--wrk] [--write F] [--relay]
 
 Starts the mock, a gateway (one worker, embedded Valkey and SQLite, all defaults) and a load generator, each in its
 own process; every call through the gateway is held, metered, committed and settled. CPU is what the gateway's
@@ -27,6 +27,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks import relay
 from faregate.ledger.book import SqlBook
 from faregate.ledger.database import Database
 
@@ -121,8 +122,9 @@ def _address(process: subprocess.Popen[str]) -> str:
 
 
 @contextmanager
-def _mock(chunks: int) -> Iterator[Target]:
-    with _process("benchmarks.mock_upstream", "--port", "0", "--chunks", str(chunks)) as process:
+def _mock(chunks: int, delay_ms: float = 0) -> Iterator[Target]:
+    words = ("--port", "0", "--chunks", str(chunks), "--delay-ms", str(delay_ms))
+    with _process("benchmarks.mock_upstream", *words) as process:
         yield Target(name="mock", url=_address(process), pids={"mock": process.pid})
 
 
@@ -266,6 +268,21 @@ def bench(*, seconds: float, connections: Sequence[int], chunks: int, wrk: bool)
     return "\n".join([head, "", *_table(runs), "", *tail, note, ""])
 
 
+def bench_relay(*, seconds: float) -> str:
+    """Measure what a chunk costs. The report, as Markdown."""
+    head = f"{datetime.now(UTC):%Y-%m-%d}, {_machine()}"
+    found = []
+    for chunks in (relay.FEW, relay.MANY):
+        with _mock(chunks, relay.DELAY_MS) as mock, _gateway(mock.url) as (gateway, _):
+            both = Target(name="gateway", url=gateway.url, pids={**gateway.pids, **mock.pids})
+            run = _measure(both, connections=8, stream=True, seconds=seconds, wrk=False)
+            if run.errors:
+                raise SystemExit(f"{run.errors} calls failed")
+            found.append(relay.Slope(worker=run.cpu_us["worker"], mock=run.cpu_us["mock"]))
+    note = f"Streams of {relay.FEW} and of {relay.MANY} chunks, one write each, {relay.DELAY_MS} ms apart, 8 at a time."
+    return "\n".join([head, "", *relay.report(*found), "", note, ""])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line. Returns 1 when any call failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -273,12 +290,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--connections", default="1,32", help="comma list")
     parser.add_argument("--chunks", type=int, default=60, help="content chunks of a stream")
     parser.add_argument("--wrk", action="store_true", help="use wrk instead of benchmarks/loadgen.py")
+    parser.add_argument("--relay", action="store_true", help="what a chunk costs, instead (benchmarks/relay.py)")
     parser.add_argument("--write", type=Path, help="also write the report to this file")
     chosen = parser.parse_args(argv)
     if chosen.wrk and shutil.which("wrk") is None:
         parser.error("wrk is not installed")
     counts = [int(count) for count in chosen.connections.split(",")]
-    report = bench(seconds=chosen.seconds, connections=counts, chunks=chosen.chunks, wrk=chosen.wrk)
+    if chosen.relay:
+        report = bench_relay(seconds=chosen.seconds)
+    else:
+        report = bench(seconds=chosen.seconds, connections=counts, chunks=chosen.chunks, wrk=chosen.wrk)
     print(report)
     if chosen.write is not None:
         chosen.write.write_text(f"# Benchmark\n\n{report}")
