@@ -1,4 +1,5 @@
-"""What has to be done now and then, by one process for all: credits that come and go by themselves, keys that expire.
+"""What has to be done now and then, by one process for all: credits that come and go by themselves, keys that expire,
+months of usage that begin.
 
 Nothing waits for it: whoever touches an account books what is due on it first. This does it for those nobody touches,
 at most one interval late, and tells Redis.
@@ -17,6 +18,7 @@ from faregate.ledger.queries import Ledger
 log = logging.getLogger("faregate")
 
 _BATCH = 200
+_MONTHS_EVERY_US = 3_600_000_000
 _LEASES = 3
 """A lease is this many intervals: when its holder dies, another goes on after them."""
 
@@ -35,6 +37,7 @@ class Chores:
         self._gate = gate
         self._name = name
         self._every_s = every_s
+        self._months_us = 0
 
     async def run(self) -> None:
         """For the life of the process."""
@@ -43,6 +46,7 @@ class Chores:
             try:
                 await self.grants()
                 await self.keys()
+                await self.months()
             except BookUnavailable as error:
                 log.info("chores wait for the book: %s", error)
 
@@ -75,6 +79,19 @@ class Chores:
         if not await self._ledger.idempotency.any_expired() or not await self._mine("keys"):
             return 0
         return await self._ledger.idempotency.purge()
+
+    async def months(self) -> int:
+        """Make the tables of months that are near. How many. Asked once an hour, again at once when it failed."""
+        now_us = self._ledger.database.now_us()
+        if now_us < self._months_us:
+            return 0
+        made = 0
+        if await self._ledger.partitions.wanted():
+            if not await self._mine("months"):
+                return 0
+            made = await self._ledger.partitions.make()
+        self._months_us = now_us + _MONTHS_EVERY_US
+        return made
 
     async def _mine(self, what: str) -> bool:
         return await self._ledger.leases.take(what, self._name, int(_LEASES * self._every_s * 1_000_000))

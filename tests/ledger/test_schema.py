@@ -21,10 +21,15 @@ def test_head_is_alembics_head() -> None:
     assert ScriptDirectory.from_config(alembic_config()).get_current_head() == HEAD
 
 
+def _is_no_partition(name: str | None, kind: str, _parents: object) -> bool:
+    return kind != "table" or name is None or not name.startswith("usage_records_")
+
+
 def test_the_migrations_make_the_tables(url: str) -> None:
     def compare(conn: Connection) -> None:
         assert stored_version(conn) == HEAD
-        assert compare_metadata(MigrationContext.configure(conn), metadata) == []
+        context = MigrationContext.configure(conn, opts={"include_name": _is_no_partition})
+        assert compare_metadata(context, metadata) == []
 
     transact(url, compare)
 

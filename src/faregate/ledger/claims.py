@@ -133,8 +133,12 @@ def check(row: RowMapping, claim: Claim) -> None:
 
 
 def name_of(claim: Claim, created_us: int) -> str:
-    """32 hex digits for effects outside of SQL: the same for every repeat, another once the key has expired."""
-    return sha256("\0".join((claim.tenant, claim.key, str(created_us))).encode()).hexdigest()[:32]
+    """32 hex digits for effects outside of SQL: the same for every repeat, another once the key has expired.
+
+    They begin with the milliseconds of the claim, as all ids do: what is named after them is stored by time.
+    """
+    digest = sha256("\0".join((claim.tenant, claim.key, str(created_us))).encode()).hexdigest()
+    return f"{created_us // 1000:012x}{digest[:20]}"
 
 
 def mismatch() -> IdempotencyMismatch:

@@ -78,6 +78,20 @@ def transact(database_url: str, work: Callable[[Connection], T], *, readonly: bo
     return _transact(reader_engine(database_url, 1) if readonly else writer_engine(database_url), work)
 
 
+def connected(database_url: str, work: Callable[[Connection], T]) -> T:
+    """Run `work(conn)`, which begins and ends its transactions itself, on a connection to PostgreSQL of its own."""
+    engine = postgres_engine(parse_url(database_url), size=1, readonly=False, bounded=False)
+
+    def run() -> T:
+        try:
+            with engine.connect() as conn:
+                return work(conn)
+        finally:
+            engine.dispose()
+
+    return blocking(run)
+
+
 def _transact(engine: Engine, work: Callable[[Connection], T]) -> T:
     try:
         with engine.begin() as conn:

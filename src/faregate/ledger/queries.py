@@ -20,6 +20,7 @@ from faregate.ledger.keys import ApiKeys
 from faregate.ledger.leases import Leases
 from faregate.ledger.memberships import Memberships
 from faregate.ledger.organizations import Bootstrap, Organizations
+from faregate.ledger.partitions import Partitions
 from faregate.ledger.people import People
 from faregate.ledger.plans import Plans
 from faregate.ledger.prices import Prices
@@ -53,6 +54,7 @@ class Ledger:
         self.prices = Prices(self.database)
         self.reservations = Reservations(self.database)
         self.leases = Leases(self.database)
+        self.partitions = Partitions(self.database)
         self.plans = Plans(self.database)
         self.transactions = Transactions(self.database)
         self.usage = UsageRecords(self.database)

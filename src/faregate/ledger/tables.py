@@ -181,8 +181,7 @@ usage_records = Table(
     _text("description", null=True),
     _text("raw_usage", null=True),
     _text("limit_keys", null=True),  # space-separated windows the charge counted in
-    # Hold ids are ordered in time and by code point, so PostgreSQL can later partition by range of hold_id, a month
-    # each: the key contains it, and both records of a hold stay together whoever books them when.
+    # On PostgreSQL partitioned by hold_id, a month each (partitions.py); its primary key there is (id, hold_id).
     UniqueConstraint("hold_id", "is_adjustment"),
     Index("ix_usage_records_organization", "organization_id", "occurred_us", "id"),
     Index("ix_usage_records_account", "organization_id", "account_id", "occurred_us", "id"),
@@ -193,6 +192,7 @@ usage_records = Table(
         sqlite_where=text("kind = 'ingested'"),
         postgresql_where=text("kind = 'ingested'"),
     ),
+    postgresql_partition_by="RANGE (hold_id)",
 )
 
 limit_windows = Table(

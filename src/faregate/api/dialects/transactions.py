@@ -104,7 +104,7 @@ def _read(services: Services, payer: Payer, index: int, body: object, once: str 
             card,
             counted,
             payer,
-            hold_id=f"in_{uuid7_hex()}",
+            hold_id=f"api_{uuid7_hex()}",
             charges=charges,
             kind=services.catalog.kinds.get(counted.provider, ""),
         )

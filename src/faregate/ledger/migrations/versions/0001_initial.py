@@ -26,9 +26,14 @@ CREATE TRIGGER {name} BEFORE {verb} ON {table} FOR EACH STATEMENT EXECUTE FUNCTI
 """
 
 
+KINDS = ("api", "call")
+
+
 def upgrade() -> None:
     _create_tables()
     _create_identity()
+    if op.get_bind().dialect.name == "postgresql":
+        _create_partitions()
     _make_append_only("entries")
     _make_append_only("grant_moves")
 
@@ -40,6 +45,22 @@ def _make_append_only(table: str) -> None:
     trigger = POSTGRESQL_TRIGGER if postgresql else SQLITE_TRIGGER
     for verb in ("UPDATE", "DELETE"):
         op.execute(trigger.format(name=f"{table}_no_{verb.lower()}", verb=verb, table=table))
+
+
+def _create_partitions() -> None:
+    """A branch for each kind of hold id that comes in numbers, and defaults; months are made by partitions.py."""
+    op.execute("CREATE TABLE usage_records_other PARTITION OF usage_records DEFAULT")
+    for kind in KINDS:
+        bounds = f"FROM ('{kind}_') TO ('{kind}`')"  # "`" follows "_"
+        branch = f"usage_records_{kind}"
+        op.execute(f"CREATE TABLE {branch} PARTITION OF usage_records FOR VALUES {bounds} PARTITION BY RANGE (hold_id)")
+        op.execute(f"CREATE TABLE {branch}_other PARTITION OF {branch} DEFAULT")
+
+
+def _usage_key() -> sa.PrimaryKeyConstraint:
+    """PostgreSQL wants the partition key in it."""
+    columns = ("id", "hold_id") if op.get_bind().dialect.name == "postgresql" else ("id",)
+    return sa.PrimaryKeyConstraint(*columns, name=op.f("pk_usage_records"))
 
 
 def _create_tables() -> None:
@@ -264,8 +285,9 @@ def _create_tables() -> None:
         sa.Column("description", TEXT, nullable=True),
         sa.Column("raw_usage", TEXT, nullable=True),
         sa.Column("limit_keys", TEXT, nullable=True),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_usage_records")),
+        _usage_key(),
         sa.UniqueConstraint("hold_id", "is_adjustment", name=op.f("uq_usage_records_hold_id_is_adjustment")),
+        postgresql_partition_by="RANGE (hold_id)",
     )
     op.create_index(
         "ix_usage_records_account",
