@@ -1,4 +1,7 @@
-"""A private PostgreSQL cluster on a unix socket, as careful with the disk as a real one."""
+"""A private PostgreSQL cluster on a unix socket. Databases are copies of an empty book, emptied and used again.
+
+Its processes are killed, its machine never: nothing needs to reach the disk.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from subprocess import DEVNULL, Popen, run
+from subprocess import DEVNULL, PIPE, Popen, run
 
 import pytest
 
@@ -24,6 +27,30 @@ USER = "faregate"
 MISSING = "PostgreSQL is not installed (scripts/services installs it as root): its tests did NOT run"
 _PR_SET_PDEATHSIG = 1
 _numbers = itertools.count(1)
+
+TEMPLATE = "empty_book"
+_EMPTY = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid();
+DO $$
+DECLARE one regclass; filled boolean; found text;
+BEGIN
+  FOR one IN SELECT oid FROM pg_class
+    WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname <> 'alembic_version'
+  LOOP
+    EXECUTE format('SELECT EXISTS (SELECT 1 FROM %s)', one) INTO filled;
+    IF filled THEN found := concat_ws(',', found, one); END IF;
+  END LOOP;
+  IF found IS NOT NULL THEN EXECUTE 'TRUNCATE ' || found || ' CASCADE'; END IF;
+END $$
+"""
+_SHAPE = """
+SELECT (SELECT string_agg(relname::text || relkind::text, ' ' ORDER BY relname COLLATE "C") FROM pg_class
+          WHERE relnamespace = 'public'::regnamespace),
+  (SELECT string_agg(tgname::text || tgenabled::text, ' ' ORDER BY oid) FROM pg_trigger WHERE NOT tgisinternal),
+  (SELECT count(*) FROM pg_attribute WHERE NOT attisdropped), (SELECT count(*) FROM pg_constraint),
+  (SELECT count(*) FROM pg_inherits), (SELECT count(*) FROM pg_index WHERE NOT indisvalid),
+  (SELECT max(version_num) FROM alembic_version), (SELECT count(*) FROM pg_db_role_setting)
+"""
 
 
 def binaries() -> Path | None:
@@ -45,6 +72,8 @@ class Cluster:
         self._data = folder / "data"
         self._user = _unprivileged()
         self._process: Popen[bytes] | None = None
+        self._free: list[str] = []
+        self._pristine: str | None = None
         self._starter = ThreadPoolExecutor(1)  # one thread for life: the kernel takes its end for the parent's death
         if self._user is not None:
             os.chown(folder, pwd.getpwnam(self._user).pw_uid, -1)
@@ -57,7 +86,7 @@ class Cluster:
         """Up, and answering."""
         process = self._process = self._starter.submit(self._spawn).result()
         deadline = time.monotonic() + 30
-        while self._psql("postgres", "SELECT 1", check=False) != 0:
+        while self.ask("SELECT 1", check=False) is None:
             assert process.poll() is None, (self.folder / "log").read_text()
             assert time.monotonic() < deadline, "PostgreSQL does not come up"
             time.sleep(0.02)
@@ -66,7 +95,10 @@ class Cluster:
         settings = {
             "listen_addresses": "",
             "unix_socket_directories": self.folder,
-            "fsync": "on",
+            "fsync": "off",
+            "full_page_writes": "off",
+            "autovacuum": "off",
+            "max_connections": "200",
             "shared_buffers": "64MB",
             "max_wal_size": "2GB",
             "synchronous_commit": "off",  # as a careless operator might: the book sets its own
@@ -107,24 +139,47 @@ class Cluster:
 
     def make_template(self) -> None:
         """What `database` copies: an empty book."""
-        self.sql("CREATE DATABASE empty_book")
-        prepare(self.url("empty_book"))
+        self.sql(f"CREATE DATABASE {TEMPLATE}")
+        prepare(self.url(TEMPLATE))
 
     @contextmanager
-    def database(self, template: str = "empty_book") -> Iterator[str]:
-        """The URL of a database of one's own."""
-        name = f"book_{next(_numbers)}"
-        self.sql(f"CREATE DATABASE {name} TEMPLATE {template}")
+    def database(self) -> Iterator[str]:
+        """The URL of an empty book of one's own. It is used again, unless its schema was changed."""
+        name = self._free.pop() if self._free else self._copy()
+        yield self.url(name)
+        if self._empty(name):
+            self._free.append(name)
+        else:
+            self.sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    @contextmanager
+    def blank(self) -> Iterator[str]:
+        """The URL of a database with nothing in it."""
+        name = f"blank_{next(_numbers)}"
+        self.sql(f"CREATE DATABASE {name} TEMPLATE template0")
         yield self.url(name)
         self.sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
+    def _copy(self) -> str:
+        name = f"book_{next(_numbers)}"
+        self.sql(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        return name
+
+    def _empty(self, name: str) -> bool:
+        """Take its rows and its clients away. Whether it is what it was when it was made."""
+        if self._pristine is None:
+            self._pristine = self.ask(_SHAPE, TEMPLATE)
+        return self.ask(_EMPTY, name, check=False) is not None and self.ask(_SHAPE, name) == self._pristine
+
     def sql(self, statement: str, database: str = "postgres") -> None:
         """Run one statement outside any transaction."""
-        assert self._psql(database, statement) == 0
+        self.ask(statement, database)
 
-    def _psql(self, database: str, statement: str, *, check: bool = True) -> int:
-        command = [str(self._programs / "psql"), "-qX", "-h", str(self.folder), "-U", USER, "-c", statement, database]
-        return run(command, check=check, stdout=DEVNULL, stderr=None if check else DEVNULL).returncode
+    def ask(self, statement: str, database: str = "postgres", *, check: bool = True) -> str | None:
+        """Its answer, rows as lines; None when it cannot be had."""
+        command = [str(self._programs / "psql"), "-qXAt", "-h", str(self.folder), "-U", USER, "-c", statement, database]
+        done = run(command, check=check, stdout=PIPE, stderr=None if check else DEVNULL, text=True)
+        return done.stdout if done.returncode == 0 else None
 
     def _call(self, program: str, *arguments: str) -> None:
         command = [str(self._programs / program), *arguments]

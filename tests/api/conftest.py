@@ -1,4 +1,4 @@
-"""The control plane with real parts: SQLite by the ledger, an embedded Valkey, a journal, the ASGI app under httpx."""
+"""The control plane with real parts: both databases by the ledger, an embedded Valkey, a journal, the ASGI app under httpx."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from faregate.auth.principals import Principals
 from faregate.clock import SystemClock
 from faregate.core.call import Record
 from faregate.core.ids import uuid7
-from faregate.credits.embedded import EmbeddedValkey, url
+from faregate.credits.embedded import EmbeddedValkey
+from faregate.credits.embedded import url as redis_url
 from faregate.credits.gate import GateTiming, RedisGate
 from faregate.credits.pipe import Pipe
 from faregate.gateway.metrics import Metrics
 from faregate.journal import FileJournal
 from faregate.ledger.queries import Ledger
-from faregate.ledger.schema import prepare
 from faregate.owner import Owner
 from faregate.pricing.catalog import LayeredCatalog
 from faregate.pricing.file import parse
@@ -194,12 +194,10 @@ def build_services(
 
 
 @pytest.fixture
-async def world(valkey: Path, tmp_path: Path) -> AsyncIterator[World]:
-    database_url = f"sqlite:///{tmp_path}/book.db"
-    prepare(database_url)
-    ledger, clock, metrics = Ledger(database_url), SystemClock(), Metrics()
+async def world(url: str, valkey: Path, tmp_path: Path) -> AsyncIterator[World]:
+    ledger, clock, metrics = Ledger(url), SystemClock(), Metrics()
     await ledger.bootstrap(hash_secret(ADMIN))
-    pipe = Pipe(url(valkey))
+    pipe = Pipe(redis_url(valkey))
     await pipe.command((b"FLUSHALL",), 5.0)
     gate = RedisGate(pipe, ledger.book, clock, GateTiming(hold_wait_s=5.0))
     journal = FileJournal(tmp_path / "journal", "boot")

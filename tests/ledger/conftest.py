@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 from sqlalchemy import Connection
-from tests.postgres import Cluster, running
 
 from faregate.core.call import Record
 from faregate.core.ids import uuid7
@@ -20,7 +18,6 @@ from faregate.ledger.accounts import Accounts
 from faregate.ledger.book import SqlBook
 from faregate.ledger.database import Database
 from faregate.ledger.organizations import Organizations
-from faregate.ledger.schema import prepare
 
 NOW_US = 1_790_000_000_000_000
 SQLITE = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
@@ -88,33 +85,6 @@ def explain(conn: Connection, sql: str) -> list[str]:
     conn.exec_driver_sql("SET LOCAL enable_seqscan = off")
     conn.exec_driver_sql("SET LOCAL enable_bitmapscan = off")
     return [str(row[0]) for row in conn.exec_driver_sql(f"EXPLAIN {sql}")]
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """A PostgreSQL server for the session."""
-    with running() as cluster:
-        cluster.make_template()
-        yield cluster
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def kind(request: pytest.FixtureRequest) -> str:
-    """Which database; every test of the book runs on both."""
-    return str(request.param)
-
-
-@pytest.fixture
-def url(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
-    """An empty book."""
-    if kind == "postgres":
-        cluster: Cluster = request.getfixturevalue("cluster")
-        with cluster.database() as url:
-            yield url
-    else:
-        url = f"sqlite:///{tmp_path}/book.db"
-        prepare(url)
-        yield url
 
 
 @pytest.fixture

@@ -227,7 +227,7 @@ def test_many_may_prepare_an_empty_database_at_once(cluster: Cluster) -> None:
     async def all_at_once(url: str) -> None:
         await asyncio.gather(*(asyncio.to_thread(prepare, url) for _ in range(4)))
 
-    with cluster.database("template0") as url:
+    with cluster.blank() as url:
         asyncio.run(all_at_once(url))
         assert audit(url) == []
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from tests.contract.test_google_sdk import speaking
-from tests.story.conftest import book_template as book_template
 from tests.story.conftest import house as house
 from tests.story.conftest import open_house as open_house
 from tests.story.conftest import story_valkey as story_valkey
@@ -16,6 +15,11 @@ from tests.story.house import House
 
 WISH = "Write 9 words"
 PATH = "/v1beta/models/any:streamGenerateContent"
+
+
+@pytest.fixture
+def kind() -> str:
+    return "sqlite"
 
 
 async def test_a_test_key_gets_a_pretended_answer_with_honest_usage(house: House) -> None:

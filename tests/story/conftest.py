@@ -1,4 +1,7 @@
-"""Houses for stories: one Valkey for the session, emptied for each test; a fresh book and journal for each."""
+"""Houses for stories: one Valkey for the session, emptied for each test; a fresh book and journal for each.
+
+Every story is told on both databases.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from faregate import app
-from faregate.credits.embedded import EmbeddedValkey, url
+from faregate.credits.embedded import EmbeddedValkey
+from faregate.credits.embedded import url as redis_url
 from faregate.credits.pipe import Pipe
-from faregate.settings_model import Settings
 from tests.story import house as houses
 from tests.story.house import House
 from tests.upstreams.keeper import Keeper
@@ -31,14 +33,6 @@ def story_valkey() -> Iterator[Path]:
         server.stop()
 
 
-@pytest.fixture(scope="session")
-def book_template() -> Iterator[Path]:
-    """A book with its schema and nothing else: migrating takes longer than most tests."""
-    with tempfile.TemporaryDirectory(prefix="fg") as folder:
-        app.prepare(Settings(data_dir=Path(folder)))
-        yield Path(folder) / "faregate.db"
-
-
 @pytest.fixture
 async def upstream() -> AsyncIterator[Scripted]:
     async with Scripted() as upstream:
@@ -46,11 +40,9 @@ async def upstream() -> AsyncIterator[Scripted]:
 
 
 @pytest.fixture
-async def open_house(
-    story_valkey: Path, book_template: Path, upstream: Scripted, tmp_path: Path
-) -> AsyncIterator[Open]:
+async def open_house(story_valkey: Path, url: str, upstream: Scripted, tmp_path: Path) -> AsyncIterator[Open]:
     """Opens a house: settings by dotted key; `own_valkey` for one that may be killed."""
-    pipe = Pipe(url(story_valkey))
+    pipe = Pipe(redis_url(story_valkey))
     await pipe.command(("FLUSHALL",), 5.0)
     await pipe.close()
     async with AsyncExitStack() as stack:
@@ -64,7 +56,7 @@ async def open_house(
                 valkey.start()
                 stack.callback(valkey.stop)
             settings = {name.replace("__", "."): value for name, value in changes.items()}
-            opened = houses.opened(tmp_path, book_template, valkey, upstream, url(folder), settings)
+            opened = houses.opened(tmp_path, url, valkey, upstream, redis_url(folder), settings)
             return await stack.enter_async_context(opened)
 
         yield open_one

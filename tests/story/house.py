@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import socket
-import sqlite3
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 import uvicorn
+from sqlalchemy import Connection
 
 from faregate import app
 from faregate.auth import keys
@@ -26,6 +27,7 @@ from faregate.errors import StoreUnavailable
 from faregate.gateway.upgrade import upgraded
 from faregate.ledger import audit
 from faregate.ledger.accounts import Account, Accounts
+from faregate.ledger.engine import transact
 from faregate.ledger.keys import ApiKeys, KeyFacts
 from faregate.ledger.organizations import Organization, Organizations
 from faregate.ledger.usage import UsageFilter, UsageRecord, UsageRecords
@@ -229,11 +231,23 @@ class House:
     @contextmanager
     def locked_book(self) -> Iterator[None]:
         """Another process has the book's write lock."""
-        path = self.runtime.settings.data_dir / "faregate.db"
-        with closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            yield
-            other.execute("ROLLBACK")
+        url = self.runtime.settings.book_url
+        locked, release = threading.Event(), threading.Event()
+
+        def lock(conn: Connection) -> None:  # SQLite's transaction is the lock
+            if conn.dialect.name == "postgresql":
+                conn.exec_driver_sql("LOCK TABLE accounts IN EXCLUSIVE MODE")
+            locked.set()
+            release.wait()
+
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(transact, url, lock)
+            assert locked.wait(5)
+            try:
+                yield
+            finally:
+                release.set()
+                other.result()
 
 
 def asked(
@@ -336,15 +350,14 @@ async def serving(runtime: app.Runtime) -> AsyncIterator[str]:
 @asynccontextmanager
 async def opened(
     data_dir: Path,
-    template: Path,
+    database_url: str,
     valkey: EmbeddedValkey,
     upstream: Scripted,
     redis_url: str,
     changes: Mapping[str, object],
 ) -> AsyncIterator[House]:
-    """A house on `data_dir`, whose schema is a copy of `template`'s."""
-    shutil.copy(template, data_dir / "faregate.db")
-    chosen = settings(data_dir, upstream.url, redis_url, changes)
+    """A house on `data_dir` and a book that has its schema."""
+    chosen = settings(data_dir, upstream.url, redis_url, {"database_url": database_url, **changes})
     runtime = app.Runtime(settings=chosen, fresh=True)
     async with serving(runtime) as url, House(runtime, upstream, url, valkey) as house:
         yield house
