@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.postgres import Cluster, running
 
 from faregate.ledger.schema import prepare
+from tests.postgres import Cluster, running
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The control plane with real parts: both databases by the ledger, an embedded Valkey, a journal, the ASGI app under httpx."""
+"""The control plane with real parts: either database, an embedded Valkey, a journal, the ASGI app under httpx."""
 
 from __future__ import annotations
 

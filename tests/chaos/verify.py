@@ -9,7 +9,6 @@ G2  at rest no hold, no deadline and no journaled call is open
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,9 +18,11 @@ from typing import Any
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from sqlalchemy import Connection
 
 from faregate.credits.embedded import socket_path
 from faregate.journal.records import unclosed
+from faregate.ledger.engine import transact
 from tests.chaos.load import Answer
 
 INPUT_MICROCREDITS, OUTPUT_MICROCREDITS = 400, 1600
@@ -71,16 +72,16 @@ def verify(
     *,
     overrun_microcredits: int = 0,
     running: bool = True,
+    database_url: str | None = None,
 ) -> list[str]:
     """Check everything; what was found wrong, one line each (at most ten per kind of fault)."""
     found = Findings()
-    with sqlite3.connect(f"file:{data_dir}/faregate.db?mode=ro", uri=True) as book:
-        try:
-            _check_calls(found, _billed(book), {call.call: call for call in forwarded}, answers)
-            accounts = _check_entries(found, book, overrun_microcredits)
-        finally:
-            book.rollback()
-    book.close()
+
+    def check(book: Connection) -> dict[str, tuple[int, int, int]]:
+        _check_calls(found, _billed(book), {call.call: call for call in forwarded}, answers)
+        return _check_entries(found, book, overrun_microcredits)
+
+    accounts = transact(database_url or f"sqlite:///{data_dir}/faregate.db", check, readonly=True)
     if running:
         _check_redis(found, data_dir, accounts)
     _check_journals(found, data_dir, gone=not running)
@@ -95,8 +96,8 @@ def _shortened(lines: list[str]) -> list[str]:
     return [line for group in by_kind.values() for line in group[:10]] + more
 
 
-def _billed(book: sqlite3.Connection) -> dict[str, Billed]:
-    rows = book.execute("SELECT tags, kind, is_adjustment, charge FROM usage_records")
+def _billed(book: Connection) -> dict[str, Billed]:
+    rows = book.exec_driver_sql("SELECT tags, kind, is_adjustment, charge FROM usage_records")
     billed: dict[str, Billed] = defaultdict(Billed)
     for tags, kind, is_adjustment, charge in rows:
         call = billed[json.loads(tags)["user"]]
@@ -132,17 +133,18 @@ def _check_calls(
             found.expect(known.charge_microcredits == 0, f"refused but billed: {name} {answer.status} {known}")
 
 
-def _check_entries(found: Findings, book: sqlite3.Connection, overrun: int) -> dict[str, tuple[int, int, int]]:
-    accounts: dict[str, tuple[int, int, int]] = {}
-    for account, bucket, posted, seq in book.execute("SELECT id, bucket, posted, seq FROM accounts"):
-        accounts[account] = (bucket, posted, seq)
-        entries = book.execute(
-            "SELECT seq, amount, balance_after FROM entries WHERE account_id = ? ORDER BY seq", (account,)
-        ).fetchall()
-        found.expect([row[0] for row in entries] == list(range(1, seq + 1)), f"gap in the entries: {account}")
-        found.expect(sum(row[1] for row in entries) == posted, f"entries do not sum up: {account}")
+def _check_entries(found: Findings, book: Connection, overrun: int) -> dict[str, tuple[int, int, int]]:
+    rows = book.exec_driver_sql("SELECT id, bucket, posted, seq FROM accounts")
+    accounts = {account: (bucket, posted, seq) for account, bucket, posted, seq in rows}
+    entries: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for account, seq, amount in book.exec_driver_sql("SELECT account_id, seq, amount FROM entries ORDER BY 1, 2"):
+        entries[account].append((seq, amount))
+    for account, (_, posted, seq) in accounts.items():
+        lines = entries[account]
+        found.expect([line[0] for line in lines] == list(range(1, seq + 1)), f"gap in the entries: {account}")
+        found.expect(sum(line[1] for line in lines) == posted, f"entries do not sum up: {account}")
         found.expect(posted >= -overrun, f"overspent: {account} is at {posted}")
-    orphans = book.execute(
+    orphans = book.exec_driver_sql(
         "SELECT u.id FROM usage_records u LEFT JOIN entries e ON e.id = u.entry_id"
         " WHERE u.charge <> 0 AND (e.id IS NULL OR e.amount <> -u.charge)"
     ).fetchall()

@@ -34,6 +34,7 @@ LOCK_TIMEOUT_MS = 2_000
 """How long a revision waits for a table that is in use: whoever comes later waits behind it."""
 ATTEMPTS = 30
 PAUSE_S = 1.0
+TURN_S = 0.1
 
 
 def prepare(database_url: str) -> None:
@@ -81,7 +82,7 @@ def _prepare_postgres(database_url: str) -> None:
 
 def _upgrade_in_use(conn: Connection) -> None:
     """One process at a time; a revision that cannot have its locks soon gives way, and is tried again."""
-    conn.exec_driver_sql("SELECT pg_advisory_lock(hashtext('faregate'), hashtext('schema'))")
+    _take_turn(conn)
     conn.exec_driver_sql(f"SET lock_timeout = {LOCK_TIMEOUT_MS}")
     conn.commit()
     for attempt in range(1, ATTEMPTS + 1):
@@ -98,6 +99,15 @@ def _upgrade_in_use(conn: Connection) -> None:
             time.sleep(PAUSE_S)
         else:
             return
+
+
+def _take_turn(conn: Connection) -> None:
+    """Wait for others who migrate, between transactions: an index that is built meanwhile waits for all open ones."""
+    sql = "SELECT pg_try_advisory_lock(hashtext('faregate'), hashtext('schema'))"
+    while not conn.exec_driver_sql(sql).scalar_one():
+        conn.commit()
+        time.sleep(TURN_S)
+    conn.commit()
 
 
 def _is_current(conn: Connection) -> bool:

@@ -22,7 +22,7 @@ from faregate.api.services import Services
 from faregate.api.tenancy import Reference
 from faregate.api.usage_record import placed
 from faregate.core.call import Principal, Record
-from faregate.core.ids import uuid7
+from faregate.core.ids import uuid7_hex
 from faregate.core.money import billed_usd, credits, plain
 from faregate.core.people import Person
 from faregate.core.price import PriceCard
@@ -118,7 +118,7 @@ async def post(services: Services, request: Request) -> Reply:
         card,
         counted,
         _payer(organization, request),
-        hold_id=f"ext_{uuid7().hex}",
+        hold_id=f"api_{uuid7_hex()}",
         charges=True,
         kind=kind,
     )
