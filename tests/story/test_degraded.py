@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -198,19 +198,12 @@ async def test_records_that_wait_for_the_book_are_seen(open_house: Open) -> None
     await house.settled()
 
 
-@pytest.fixture(scope="session")
-def story_postgres() -> Iterator[postgres.Cluster]:
-    with postgres.running() as cluster:
-        cluster.make_template()
-        yield cluster
-
-
 @pytest.fixture
-async def slow_book(open_house: Open, story_postgres: postgres.Cluster) -> AsyncIterator[tuple[House, Shim]]:
+async def slow_book(open_house: Open, cluster: postgres.Cluster) -> AsyncIterator[tuple[House, Shim]]:
     """A house whose PostgreSQL is at the end of a line of the test's."""
-    with story_postgres.database() as url:
+    with cluster.database() as url:
         name = make_url(url).database
-        async with Shim(story_postgres.folder / ".s.PGSQL.5432") as shim:
+        async with Shim(cluster.folder / ".s.PGSQL.5432") as shim:
             at = f"postgresql://{postgres.USER}@127.0.0.1:{shim.port}/{name}"
             house = await open_house(database_url=at, credits__settle_wait_ms=100)
             yield house, shim
