@@ -242,8 +242,8 @@ class House:
 
         with ThreadPoolExecutor(1) as pool:
             other = pool.submit(transact, url, lock)
-            assert locked.wait(5)
             try:
+                assert locked.wait(20)
                 yield
             finally:
                 release.set()
