@@ -13,7 +13,8 @@ from faregate.errors import ConfigError
 from faregate.pricing.changes import Change, Changes, InForce, compare
 from faregate.pricing.entries import PriceEntry
 from faregate.pricing.entries import build as build_entry
-from faregate.pricing.release import read, stored_update
+from faregate.pricing.release import read
+from faregate.pricing.stored import stored_update
 from faregate.pricing.updates import NONE, Update, Updates
 from tests.pricing.releases import data_json, model
 

@@ -14,7 +14,7 @@ from faregate.errors import BookUnavailable, InvalidRequest
 from faregate.ledger.prices import Prices, StoredPrice, Version
 from faregate.pricing.catalog import LayeredCatalog
 from faregate.pricing.entries import PriceEntry, build_from_api
-from faregate.pricing.release import stored_update
+from faregate.pricing.stored import stored_update
 from faregate.pricing.updates import Update, Updates
 
 log = logging.getLogger("faregate.api")

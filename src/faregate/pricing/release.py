@@ -12,16 +12,13 @@ import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, time
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
-from faregate.errors import ConfigError, InvalidRequest
+from faregate.errors import ConfigError
 from faregate.pricing import file as price_file
 from faregate.pricing import genai_model
-from faregate.pricing.entries import EntryError, PriceEntry
-from faregate.pricing.entries import build as build_entry
-from faregate.pricing.updates import Update
 
 _MOST_BYTES = 64 * 1024 * 1024
 _DATA = "genai_prices/data.py"
@@ -53,17 +50,6 @@ def read(path: Path) -> Release:
     except (OSError, zipfile.BadZipFile, EOFError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     return Release(source=f"update:{path.name}", models={}, cards=price_file.read_fields(path))
-
-
-def stored_update(fields: Raw, *, provider: str, source: str, start_us: int) -> PriceEntry | Update:
-    """A card of an update as the book has it. Raises InvalidRequest."""
-    start = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=start_us)
-    try:
-        if "match" in fields:
-            return Update(seller=provider, info=genai_model.build(fields), source=source, start=start)
-        return build_entry(fields, source=source, created_at_us=start_us)
-    except EntryError as error:
-        raise InvalidRequest(".".join(map(str, error.path)) + f": {error.message}") from None
 
 
 # Where it is --------------------------------------------------------------------------------------------
