@@ -25,7 +25,8 @@ from faregate.ledger.book import SqlBook
 from faregate.ledger.database import Database
 from faregate.ledger.organizations import Organizations
 from faregate.ledger.schema import prepare
-from faregate.ledger.usage import UsageFilter, UsageRecords
+from faregate.ledger.usage import UsageRecords
+from faregate.ledger.usage_filter import UsageFilter
 from faregate.ports import Ask
 
 HEARTBEAT_S = 5.0

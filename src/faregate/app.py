@@ -48,6 +48,7 @@ from faregate.forwarding import Forwarder
 from faregate.gateway.doors import DOORS, PATTERNS, Door, Pattern
 from faregate.gateway.endpoint import Endpoint
 from faregate.gateway.kept import PATHS, KeptEndpoint
+from faregate.gateway.kept import ROUTES as KEPT
 from faregate.gateway.metrics import Metrics
 from faregate.gateway.realtime import RealtimeEndpoint
 from faregate.gateway.replays import Replays
@@ -431,6 +432,14 @@ async def _kept_up(work: Callable[[], Awaitable[None]]) -> None:
             await asyncio.sleep(1)
 
 
+def _doors() -> tuple[tuple[str, str, str], ...]:
+    """The data plane as it is described: method, path, endpoint."""
+    exact = [("POST", path, door.endpoint) for path, door in DOORS.items()]
+    inner = [("POST", pattern.path, pattern.door.endpoint) for pattern in PATTERNS]
+    kept = [(*route.split(" ", 1), "responses") for route in KEPT]
+    return (*exact, *inner, *((method, path, what) for method, path, what in kept))
+
+
 def build(runtime: Runtime) -> ASGIApp:
     """The ASGI application of one worker."""
 
@@ -498,6 +507,7 @@ def _routes(runtime: Runtime) -> list[BaseRoute]:
         probes={"journal": runtime.journal_has_room},
         modes=runtime.modes,
         notes={} if runtime.settings.stripe.api_key is None else {"stripe": dead_letters(runtime.ledger.database)},
+        doors=_doors(),
     )
 
     async def caller(secret: str) -> Principal:

@@ -28,6 +28,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "grant": ("accounts:grant", "Give an account credits."),
     "plans": ("plans:app", "Make, list, archive and assign plans."),
     "usage": ("usage:usage", "Show what was used and what it cost."),
+    "export": ("export:app", "Write usage to a file: CSV, JSON lines or Parquet."),
     "prices": ("prices:app", "Show what a model costs, and why."),
     "reservations": ("reservations:app", "Set credits aside, and confirm, cancel, extend or list what is set aside."),
     "holds": ("holds:holds", "Show the holds that are open now."),

@@ -46,7 +46,7 @@ async def test_operations_are_public(world: World, rule: Rule) -> None:
 
 
 async def test_only_operations_and_the_login_are_public() -> None:
-    operations = {"/health/live", "/health/ready", "/metrics"}
+    operations = {"/health/live", "/health/ready", "/metrics", "/openapi.json", "/docs"}
     assert {rule.path for rule in table() if rule.public} == {*operations, "/api/auth/app-login"}
 
 

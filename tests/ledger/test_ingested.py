@@ -11,7 +11,8 @@ from faregate.ledger.audit import audit
 from faregate.ledger.ingested import Arrival, Ingested, Known, UnguardedError
 from faregate.ledger.prices import NewPrice, Prices
 from faregate.ledger.transactions import TransactionFilter, Transactions
-from faregate.ledger.usage import UsageFilter, UsageRecords
+from faregate.ledger.usage import UsageRecords
+from faregate.ledger.usage_filter import UsageFilter
 
 
 def arrival(

@@ -130,5 +130,5 @@ def _compare(url: str, batches: list[list[Record]]) -> None:
                 key: model.windows[key] for key in record.limit_keys
             }
     assert transact(url, lambda conn: list(findings(conn))) == []
-    total = transact(url, lambda conn: conn.execute(select(exact_sum(tables.rollups.c.cost))).scalar_one())
+    total = transact(url, lambda conn: conn.execute(select(exact_sum(tables.hour_rollups.c.cost))).scalar_one())
     assert (total or 0) == model.cost

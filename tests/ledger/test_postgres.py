@@ -45,7 +45,7 @@ async def test_text_is_ordered_as_python_orders_it(world: World) -> None:
     names = ["b", "B", "a", "_", "é", "\U0001f600", "\uffee", "ab", "a b"]
     for name in names:
         await world.book.commit(world.record(1, attribution={"agent": name}))
-    sql = "SELECT agent FROM rollups ORDER BY agent"
+    sql = "SELECT agent FROM detail_rollups ORDER BY agent"
     assert await world.database.read(lambda conn: list(conn.exec_driver_sql(sql).scalars())) == sorted(names)
     assert audit(world.url) == []
 

@@ -109,7 +109,7 @@ async def test_it_runs_beside_traffic_and_stops_nobody(world: World) -> None:
     transact(
         world.url, lambda conn: _corrupt(conn, "UPDATE limit_windows SET used = used + 1 WHERE limit_id LIKE '%tok%'")
     )
-    transact(world.url, lambda conn: conn.exec_driver_sql("UPDATE rollups SET count = count + 1"))
+    transact(world.url, lambda conn: conn.exec_driver_sql("UPDATE day_rollups SET count = count + 1"))
     transact(world.url, lambda conn: conn.exec_driver_sql("UPDATE accounts SET posted = posted + 5"))
     slowest, busy = 0.0, True
 

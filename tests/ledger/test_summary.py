@@ -8,7 +8,8 @@ from tests.ledger.conftest import NOW_US, World
 
 from faregate.ledger.rollups import HOUR_US
 from faregate.ledger.summary import GroupBy, Summaries, Totals
-from faregate.ledger.usage import UsageFilter, UsageRecords
+from faregate.ledger.usage import UsageRecords
+from faregate.ledger.usage_filter import UsageFilter
 
 HOUR = NOW_US - NOW_US % HOUR_US
 

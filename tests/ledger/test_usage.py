@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from tests.ledger.conftest import NOW_US, World, explain
 
 from faregate.core.price import LongContext, PriceCard
 from faregate.errors import InvalidRequest, NotFound
-from faregate.ledger.usage import UsageFilter, UsageOrder, UsageRecords
+from faregate.ledger.organizations import Organizations
+from faregate.ledger.usage import UsageOrder, UsageRecord, UsageRecords
+from faregate.ledger.usage_filter import UsageFilter
 
 CARD = PriceCard(
     id="card_1",
@@ -146,3 +150,53 @@ async def test_a_page_shows_a_late_truth_not_the_guess(world: World) -> None:
     page = await UsageRecords(world.database).page(_all(world), ("occurred", True), limit=9, offset=0)
     assert (page.total, [record.charge_microcredits for record in page.items]) == (1, [3_000])
     assert page.items[0].usage["input_tokens"] == 4
+
+
+@pytest.mark.parametrize("down", [True, False])
+async def test_every_filter_walks_to_the_same_records(world: World, down: bool) -> None:
+    for place in range(60):
+        await world.book.commit(
+            world.record(
+                1,
+                occurred_at_us=NOW_US + place // 2,
+                key_id=f"k{place % 3}",
+                context=("customer", "system")[place % 2],
+                public_model=f"m{place % 4}",
+                attribution=({"agent": "x", "tag.t": "1"}, {"feature": "f"}, {})[place % 3],
+            )
+        )
+    tagged = {"attribution": {"tag.t": "1"}}
+    choices: list[dict[str, Any]] = [{"key_id": "k0"}, {"context": "system"}, {"model": "m1"}, {"agent": "x"}, tagged]
+    whole = UsageRecords(world.database)
+    everything = (await whole.list(_all(world), limit=100)).records
+    for first, second in itertools.product(choices, repeat=2):
+        wanted = _all(world, **first, **{name: value for name, value in second.items() if name not in first})
+        expected = [record.id for record in everything if _takes(wanted, record)]
+        for start, most in ((None, 3), (NOW_US + 7, 50)):
+            page = await whole.page(replace(wanted, start_us=start), ("occurred", down), limit=most, offset=1)
+            told = [one.id for one in everything if one.id in expected and (start is None or one.occurred_us >= start)]
+            assert [one.id for one in page.items] == (told if down else told[::-1])[1 : 1 + most]
+            assert page.total == len(told)
+
+
+def _takes(wanted: UsageFilter, record: UsageRecord) -> bool:
+    asked = {"key_id": wanted.key_id, "context": wanted.context, "public_model": wanted.model}
+    attribution = {**wanted.labels}
+    return all(value in (None, getattr(record, name)) for name, value in asked.items()) and all(
+        record.attribution.get(name) == value for name, value in attribution.items()
+    )
+
+
+async def test_all_organizations_are_merged_by_time(world: World) -> None:
+    other = await Organizations(world.database).create(name="Other")
+    for place in range(6):
+        whose = {"organization_id": other.id, "account_id": other.default_account_id} if place % 2 else {}
+        await world.book.commit(world.record(1, request_id=str(place), occurred_at_us=NOW_US + place, **whose))
+    page = await UsageRecords(world.database).list(UsageFilter(organization_id=None), limit=4)
+    assert [record.request_id for record in page.records] == ["5", "4", "3", "2"]
+
+
+async def test_a_long_label_is_compared_whole(world: World) -> None:
+    for end in ("a", "b"):
+        await world.book.commit(world.record(1, request_id=end, attribution={"tag.x": "é" * 300 + end}))
+    assert await _ids(world, attribution={"tag.x": "é" * 300 + "b"}) == ["b"]

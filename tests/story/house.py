@@ -30,7 +30,8 @@ from faregate.ledger.accounts import Account, Accounts
 from faregate.ledger.engine import transact
 from faregate.ledger.keys import ApiKeys, KeyFacts
 from faregate.ledger.organizations import Organization, Organizations
-from faregate.ledger.usage import UsageFilter, UsageRecord, UsageRecords
+from faregate.ledger.usage import UsageRecord, UsageRecords
+from faregate.ledger.usage_filter import UsageFilter
 from faregate.ports import SweptHold
 from faregate.settings import load
 from faregate.settings_model import Settings

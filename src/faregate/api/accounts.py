@@ -6,7 +6,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from faregate.api.auth import require_organization_wide
-from faregate.api.fields import Amount, Limit, Metadata, Name, Offset, Text, iso, pagination, parse_moment
+from faregate.api.describe import (
+    ANY,
+    CREDITS,
+    MOMENT,
+    PAGINATION,
+    TEXT,
+    by_name,
+    described,
+    many,
+    maybe,
+    named,
+    obj,
+    success,
+)
+from faregate.api.fields import Amount, Limit, Metadata, Moment, Name, Offset, Text, iso, pagination, parse_moment
 from faregate.api.http import Body, Reply, Request, ok
 from faregate.api.money import Debit, Deposit, add, deduct
 from faregate.api.services import Services
@@ -37,7 +51,7 @@ class AccountQuery(Body):
 class BalanceQuery(AccountQuery):
     """GET /v1/accounts/balance. `at`: a moment that has passed."""
 
-    at: Reference | None = None
+    at: Moment | None = None
 
 
 class AccountsQuery(Body):
@@ -54,7 +68,7 @@ class AddCredits(AccountQuery):
     amount: Amount
     description: Text | None = None
     payment_method: Text | None = None
-    expires_at: Reference | None = None
+    expires_at: Moment | None = None
     metadata: Metadata | None = None
 
 
@@ -66,6 +80,30 @@ class DeductCredits(AccountQuery):
     metadata: Metadata | None = None
 
 
+ACCOUNT = named(
+    "Account",
+    obj(
+        id=TEXT,
+        externalId=maybe(TEXT),
+        organizationId=TEXT,
+        name=TEXT,
+        email=maybe(TEXT),
+        balance=CREDITS,
+        metadata=maybe(by_name(ANY)),
+        createdAt=MOMENT,
+        updatedAt=MOMENT,
+    ),
+)
+_BALANCE = success(
+    accountId=TEXT,
+    externalId=maybe(TEXT),
+    balance=CREDITS,
+    optional={"reserved": CREDITS, "available": CREDITS, "at": MOMENT},
+)
+_NAMED = "accountId or externalId, unless the key is bound to an account; amounts have at most six decimal places"
+
+
+@described(body=NewAccount, answer=success(account=ACCOUNT), example={"name": "Ann", "externalId": "user-7"})
 async def create(services: Services, request: Request) -> Reply:
     """A new account of the key's organization."""
     require_organization_wide(request.principal)
@@ -81,6 +119,7 @@ async def create(services: Services, request: Request) -> Reply:
     return ok(account=account_json(account))
 
 
+@described(query=AccountsQuery, answer=success(accounts=many(ACCOUNT), pagination=PAGINATION))
 async def list_all(services: Services, request: Request) -> Reply:
     """The organization's accounts, oldest first; a bound key sees its own."""
     query = request.params(AccountsQuery)
@@ -97,6 +136,7 @@ async def _page(services: Services, principal: Principal, organization_id: str, 
     return Page(items=items, total=1, limit=query.limit, offset=query.offset)
 
 
+@described(query=AccountQuery, answer=success(account=ACCOUNT), rules=_NAMED)
 async def get(services: Services, request: Request) -> Reply:
     """One account, with what grants have started or ended up to now."""
     account = await _named(services, request, request.params(AccountQuery))
@@ -104,6 +144,7 @@ async def get(services: Services, request: Request) -> Reply:
     return ok(account=account_json(replace(account, posted=snapshot.posted)))
 
 
+@described(query=BalanceQuery, answer=_BALANCE, rules=_NAMED)
 async def balance(services: Services, request: Request) -> Reply:
     """What the book has posted, what open holds reserve, and what is left. Raises StoreUnavailable without Redis:
     a reserved sum that is not known is not made up. `at`: what was posted then, recomputed."""
@@ -136,6 +177,12 @@ async def _held(services: Services, account: Account) -> int:
     return int(seen["held"])
 
 
+@described(
+    body=AddCredits,
+    answer=success(accountId=TEXT, externalId=maybe(TEXT), balance=CREDITS, added=CREDITS, transactionId=TEXT),
+    rules=_NAMED,
+    example={"externalId": "user-7", "amount": "250.5", "description": "top-up"},
+)
 async def credits_add(services: Services, request: Request) -> Reply:
     """Credits come in; with `expiresAt` they are gone from then on."""
     body = request.body(AddCredits)
@@ -159,6 +206,12 @@ async def credits_add(services: Services, request: Request) -> Reply:
     )
 
 
+@described(
+    body=DeductCredits,
+    answer=success(accountId=TEXT, externalId=maybe(TEXT), balance=CREDITS, deducted=CREDITS, transactionId=TEXT),
+    rules=_NAMED,
+    example={"externalId": "user-7", "amount": 3},
+)
 async def credits_deduct(services: Services, request: Request) -> Reply:
     """Credits go out, behind a hold."""
     body = request.body(DeductCredits)

@@ -4,21 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import WithJsonSchema
 
 from faregate.api.admin import CursorQuery, change, page_of, spread
-from faregate.api.fields import Amount, Name, bounded_decimal, expiry, iso
+from faregate.api.describe import (
+    CURSOR,
+    FLAG,
+    MOMENT,
+    NUMBER,
+    TEXT,
+    described,
+    many,
+    maybe,
+    named,
+    obj,
+    success,
+)
+from faregate.api.fields import Amount, Moment, Name, bounded_decimal, expiry, iso
 from faregate.api.http import Body, Reply, Request, created, ok
 from faregate.api.services import Services
 from faregate.api.tenancy import Reference, organization_of
 from faregate.auth.keys import make
-from faregate.auth.limits import limit_json, parse_limits
-from faregate.auth.scopes import parse_models, parse_scopes
+from faregate.auth.limits import KINDS, WINDOWS, limit_json, parse_limits
+from faregate.auth.scopes import ALL_SCOPES, MAX_MODEL_LENGTH, MAX_MODELS, parse_models, parse_scopes
 from faregate.core.call import Principal
 from faregate.core.keys import BOOTSTRAP_KEY_ID
 from faregate.core.money import plain
 from faregate.errors import Conflict, InvalidRequest, PermissionDenied
 from faregate.ledger.keys import KeyFacts, KeyInfo
+
+_SCOPE = {"type": "string", "enum": sorted(ALL_SCOPES)}
+_MODEL = {"type": "string", "minLength": 1, "maxLength": MAX_MODEL_LENGTH}
+_NEW_LIMIT = {
+    "type": "object",
+    "properties": {
+        "kind": {"enum": list(KINDS)},
+        "window": {"enum": list(WINDOWS)},
+        "max": {"type": ["number", "string"]},
+    },
+    "required": ["kind", "max"],
+    "additionalProperties": False,
+}
+_NONE = {"type": "null"}
+Scopes = Annotated[Any, WithJsonSchema({"type": "array", "items": _SCOPE, "minItems": 1})]
+Models = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "array", "items": _MODEL, "maxItems": MAX_MODELS}, _NONE]})]
+Limits = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "array", "items": _NEW_LIMIT}, _NONE]})]
 
 
 class NewApiKey(Body):
@@ -27,10 +59,10 @@ class NewApiKey(Body):
     name: Name
     organization_id: Reference | None = None
     account_id: Reference | None = None
-    scopes: Any
-    models: Any = None
-    limits: Any = None
-    expires_at: Reference | None = None
+    scopes: Scopes
+    models: Models = None
+    limits: Limits = None
+    expires_at: Moment | None = None
     max_multiplier: Amount = 1
     test: bool = False
 
@@ -39,13 +71,47 @@ class ApiKeyPatch(Body):
     """PATCH /v1/admin/keys/{id}. null lifts models, limits and expiry."""
 
     name: Name | None = None
-    scopes: Any = None
-    models: Any = None
-    limits: Any = None
-    expires_at: Reference | None = None
+    scopes: Scopes = None
+    models: Models = None
+    limits: Limits = None
+    expires_at: Moment | None = None
     max_multiplier: Amount = None
 
 
+_LIMIT = obj(kind=TEXT, window=TEXT, max=NUMBER)
+KEY = named(
+    "Key",
+    obj(
+        id=TEXT,
+        prefix=TEXT,
+        name=TEXT,
+        organizationId=TEXT,
+        accountId=maybe(TEXT),
+        scopes=many(TEXT),
+        models=maybe(many(TEXT)),
+        limits=many(_LIMIT),
+        maxMultiplier=NUMBER,
+        test=FLAG,
+        expiresAt=maybe(MOMENT),
+        revokedAt=maybe(MOMENT),
+        lastUsedAt=maybe(MOMENT),
+        createdAt=MOMENT,
+        updatedAt=MOMENT,
+    ),
+)
+_MADE = success(key=KEY, optional={"secret": {**TEXT, "description": "Shown once: a repeat has it no more."}})
+_RULES = (
+    "expiresAt lies in the future; no limit twice; the multiplier is from 1 to 10; the bootstrap key stays as it is"
+)
+
+
+@described(
+    body=NewApiKey,
+    status=201,
+    answer=_MADE,
+    rules=_RULES,
+    example={"name": "web", "scopes": ["proxy"], "limits": [{"kind": "credits", "window": "month", "max": 500}]},
+)
 async def create(services: Services, request: Request) -> Reply:
     """A new key: `{key, secret}`."""
     body = request.body(NewApiKey)
@@ -70,6 +136,7 @@ async def create(services: Services, request: Request) -> Reply:
     return created(key=key_json(info), secret=made.secret)
 
 
+@described(query=CursorQuery, answer=success(keys=many(KEY), nextCursor=CURSOR))
 async def list_all(services: Services, request: Request) -> Reply:
     """Keys with prefix and last use; the bootstrap key sees those of all organizations unless it names one."""
     query, principal = request.params(CursorQuery), request.principal
@@ -81,11 +148,13 @@ async def list_all(services: Services, request: Request) -> Reply:
     return ok(keys=[key_json(key) for key in page], nextCursor=cursor)
 
 
+@described(answer=success(key=KEY))
 async def get(services: Services, request: Request) -> Reply:
     """One key, never its secret."""
     return ok(key=key_json(await _own(services, request)))
 
 
+@described(body=ApiKeyPatch, answer=success(key=KEY), rules=_RULES, example={"name": "web 2"})
 async def patch(services: Services, request: Request) -> Reply:
     """Limits, scopes, models, expiry, name; in force at the key's next call."""
     body, key = request.body(ApiKeyPatch), await _changeable(services, request)
@@ -96,6 +165,7 @@ async def patch(services: Services, request: Request) -> Reply:
     return ok(key=key_json(info))
 
 
+@described(answer=success(key=KEY))
 async def revoke(services: Services, request: Request) -> Reply:
     """The key stops at its next call, everywhere."""
     key = await _changeable(services, request, revoked=True)
@@ -105,6 +175,7 @@ async def revoke(services: Services, request: Request) -> Reply:
     return ok(key=key_json(info))
 
 
+@described(answer=_MADE)
 async def rotate(services: Services, request: Request) -> Reply:
     """A new secret: the old one stops at its next call."""
     key = await _changeable(services, request)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from faregate.api.admin import CursorQuery, change, page_of
+from faregate.api.describe import CURSOR, FLAG, MOMENT, TEXT, described, many, named, obj, success
 from faregate.api.fields import iso
 from faregate.api.http import Body, Reply, Request, created, ok
 from faregate.api.people import reach
@@ -36,6 +37,18 @@ class MembershipPatch(Body):
     active: bool | None = None
 
 
+MEMBERSHIP = named(
+    "Membership",
+    obj(id=TEXT, userId=TEXT, organizationId=TEXT, role=TEXT, active=FLAG, createdAt=MOMENT, updatedAt=MOMENT),
+)
+
+
+@described(
+    body=NewMembership,
+    status=201,
+    answer=success(membership=MEMBERSHIP),
+    rules="what is patched changes something; who and what is named exists and may be changed by this key",
+)
 async def create(services: Services, request: Request) -> Reply:
     """A role for a user, by id or uuid."""
     body = request.body(NewMembership)
@@ -51,6 +64,7 @@ async def create(services: Services, request: Request) -> Reply:
     return created(membership=membership_json(made))
 
 
+@described(query=CursorQuery, answer=success(memberships=many(MEMBERSHIP), nextCursor=CURSOR))
 async def list_all(services: Services, request: Request) -> Reply:
     """Oldest first; the bootstrap key sees those of all organizations unless it names one."""
     query, principal = request.params(CursorQuery), request.principal
@@ -64,11 +78,17 @@ async def list_all(services: Services, request: Request) -> Reply:
     return ok(memberships=[membership_json(membership) for membership in page], nextCursor=cursor)
 
 
+@described(answer=success(membership=MEMBERSHIP))
 async def get(services: Services, request: Request) -> Reply:
     """One membership."""
     return ok(membership=membership_json(await _own(services, request)))
 
 
+@described(
+    body=MembershipPatch,
+    answer=success(membership=MEMBERSHIP),
+    rules="what is patched changes something; who and what is named exists and may be changed by this key",
+)
 async def patch(services: Services, request: Request) -> Reply:
     """In force at the user's next request."""
     membership, body = await _own(services, request), request.body(MembershipPatch)
@@ -81,6 +101,7 @@ async def patch(services: Services, request: Request) -> Reply:
     return ok(membership=membership_json(await services.ledger.memberships.patch(membership.id, changes, by=by)))
 
 
+@described(answer=success(membership=MEMBERSHIP))
 async def delete(services: Services, request: Request) -> Reply:
     """The user is no member any more."""
     membership = await _own(services, request)

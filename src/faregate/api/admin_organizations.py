@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from faregate.api.admin import CursorQuery, change, page_of, spread
 from faregate.api.auth import require_bootstrap
+from faregate.api.describe import CURSOR, FLAG, MOMENT, NUMBER, TEXT, described, many, maybe, named, obj, success
 from faregate.api.fields import Amount, Name, bounded_decimal, iso
 from faregate.api.http import Body, Reply, Request, created, ok
 from faregate.api.services import Services
@@ -43,6 +44,32 @@ class OrganizationPatch(Body):
     stripe_customer_id: Reference | None = None
 
 
+ORGANIZATION = named(
+    "Organization",
+    obj(
+        id=TEXT,
+        uuid=TEXT,
+        externalId=maybe(TEXT),
+        name=TEXT,
+        creditsPerUsd=NUMBER,
+        markupPercent=NUMBER,
+        ingestCharges=FLAG,
+        stripeCustomerId=maybe(TEXT),
+        defaultAccountId=TEXT,
+        createdAt=MOMENT,
+        updatedAt=MOMENT,
+    ),
+)
+_RULES = "rates and percents have at most six decimal places and their bounds; something changes"
+
+
+@described(
+    body=NewOrganization,
+    status=201,
+    answer=success(organization=ORGANIZATION),
+    rules=_RULES,
+    example={"name": "Acme", "markupPercent": 20},
+)
 async def create(services: Services, request: Request) -> Reply:
     """A new organization with its default account."""
     require_bootstrap(request.principal)
@@ -60,6 +87,7 @@ async def create(services: Services, request: Request) -> Reply:
     return created(organization=organization_json(organization))
 
 
+@described(query=CursorQuery, answer=success(organizations=many(ORGANIZATION), nextCursor=CURSOR))
 async def list_all(services: Services, request: Request) -> Reply:
     """All of them for the bootstrap key, its own for any other."""
     query = request.params(CursorQuery)
@@ -72,12 +100,16 @@ async def list_all(services: Services, request: Request) -> Reply:
     return ok(organizations=[organization_json(organization) for organization in page], nextCursor=cursor)
 
 
+@described(answer=success(organization=ORGANIZATION))
 async def get(services: Services, request: Request) -> Reply:
     """By id or uuid."""
     organization_id = await organization_of(services, request.principal, request.path_params["id"])
     return ok(organization=organization_json(await services.ledger.organizations.get(organization_id)))
 
 
+@described(
+    body=OrganizationPatch, answer=success(organization=ORGANIZATION), rules=_RULES, example={"markupPercent": 25}
+)
 async def patch(services: Services, request: Request) -> Reply:
     """Change some facts. Every key of the organization carries them, so each gets a new rev, everywhere."""
     organization_id = await organization_of(services, request.principal, request.path_params["id"])

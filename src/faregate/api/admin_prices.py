@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from faregate.api.admin import CursorQuery, change, page_of
+from faregate.api.describe import CURSOR, MOMENT, TEXT, described, many, maybe, named, obj, success
 from faregate.api.fields import iso
 from faregate.api.http import Reply, Request, created, encode, ok, parse_object
 from faregate.api.services import Services
@@ -17,6 +18,29 @@ from faregate.pricing.entries import build_from_api
 _MOST_BYTES = 16_384
 
 
+PRICE = named(
+    "PriceCard",
+    {
+        **obj(id=TEXT, organizationId=maybe(TEXT), createdAt=MOMENT, deletedAt=maybe(MOMENT)),
+        "additionalProperties": True,
+        "description": "The fields it was made of, and what became of it.",
+    },
+)
+_NEW = {
+    "type": "object",
+    "description": "An entry of a prices file: provider, model and rates; organizationId besides.",
+    "properties": {"organizationId": {"type": "string"}, "provider": {"type": "string"}, "model": {}},
+    "required": ["provider", "model"],
+}
+
+
+@described(
+    body=_NEW,
+    status=201,
+    answer=success(price=PRICE),
+    rules="what a prices file must keep",
+    example={"provider": "openai", "model": "gpt-4.1-mini", "per_million": {"input": 0.4, "output": 1.6}},
+)
 async def create(services: Services, request: Request) -> Reply:
     """A card of the key's organization; the bootstrap key makes cards for everybody, or for whom it names."""
     fields = parse_object(request.raw_body)
@@ -43,6 +67,7 @@ async def create(services: Services, request: Request) -> Reply:
     return created(price=price_json(stored))
 
 
+@described(query=CursorQuery, answer=success(prices=many(PRICE), nextCursor=CURSOR))
 async def list_all(services: Services, request: Request) -> Reply:
     """Oldest first: its organization's cards; for the bootstrap key all, or those of the organization it names."""
     query, principal = request.params(CursorQuery), request.principal
@@ -53,11 +78,13 @@ async def list_all(services: Services, request: Request) -> Reply:
     return ok(prices=[price_json(price) for price in page], nextCursor=cursor)
 
 
+@described(answer=success(price=PRICE))
 async def get(services: Services, request: Request) -> Reply:
     """One card."""
     return ok(price=price_json(await _own(services, request)))
 
 
+@described(answer=success(price=PRICE))
 async def delete(services: Services, request: Request) -> Reply:
     """No longer in force: what it has priced keeps its rates, and other layers decide from now on."""
     stored = await _own(services, request)

@@ -6,6 +6,20 @@ import asyncio
 from collections.abc import Mapping
 
 from faregate.api.admin import CursorQuery, page_of
+from faregate.api.describe import (
+    ANY,
+    CREDITS,
+    CURSOR,
+    INTEGER,
+    MOMENT,
+    TEXT,
+    described,
+    many,
+    maybe,
+    named,
+    obj,
+    success,
+)
 from faregate.api.fields import iso
 from faregate.api.http import Reply, Request, ok
 from faregate.api.services import Services
@@ -23,6 +37,41 @@ _MOST_ACCOUNTS = 2_000
 """Accounts that one request looks at; the cursor goes on from there."""
 
 
+EVENT = named(
+    "AdminEvent",
+    obj(
+        id=TEXT,
+        organizationId=maybe(TEXT),
+        who=TEXT,
+        what=TEXT,
+        target=TEXT,
+        detail=ANY,
+        createdAt=MOMENT,
+    ),
+)
+HOLD = named(
+    "Hold",
+    obj(
+        id=TEXT,
+        kind=TEXT,
+        accountId=TEXT,
+        amount=CREDITS,
+        progress=CREDITS,
+        limits=many(TEXT),
+        createdAt=maybe(MOMENT),
+        ageSeconds=maybe(INTEGER),
+        optional={
+            "keyId": maybe(TEXT),
+            "requestId": TEXT,
+            "endpoint": TEXT,
+            "model": maybe(TEXT),
+            "provider": maybe(TEXT),
+        },
+    ),
+)
+
+
+@described(query=CursorQuery, answer=success(audit=many(EVENT), nextCursor=CURSOR))
 async def audit(services: Services, request: Request) -> Reply:
     """Newest first; the bootstrap key sees all organizations unless it names one."""
     query, principal = request.params(CursorQuery), request.principal
@@ -36,6 +85,9 @@ async def audit(services: Services, request: Request) -> Reply:
     return ok(audit=[_event_json(event) for event in page], nextCursor=cursor)
 
 
+@described(
+    query=CursorQuery, answer=success(holds=many(HOLD), nextCursor=CURSOR), rules="cursors are those of an earlier page"
+)
 async def holds(services: Services, request: Request) -> Reply:
     """Open holds of one organization, account by account. Raises StoreUnavailable without Redis."""
     query = request.params(CursorQuery)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from faregate.api.admin import CursorQuery, change, page_of
+from faregate.api.describe import CURSOR, MOMENT, TEXT, described, many, maybe, named, obj, success
 from faregate.api.fields import Name, iso
 from faregate.api.http import Body, Reply, Request, created, ok
 from faregate.api.people import reach
@@ -27,6 +28,15 @@ class ServicePatch(Body):
     name: Name
 
 
+SERVICE = named("Service", obj(id=TEXT, name=TEXT, organizationId=maybe(TEXT), createdAt=MOMENT, updatedAt=MOMENT))
+
+
+@described(
+    body=NewService,
+    status=201,
+    answer=success(service=SERVICE),
+    rules="what is patched changes something; who and what is named exists and may be changed by this key",
+)
 async def create(services: Services, request: Request) -> Reply:
     """A new service."""
     body, principal = request.body(NewService), request.principal
@@ -37,6 +47,7 @@ async def create(services: Services, request: Request) -> Reply:
     return created(service=service_json(await services.ledger.services.create(home=home, name=body.name, by=by)))
 
 
+@described(query=CursorQuery, answer=success(services=many(SERVICE), nextCursor=CURSOR))
 async def list_all(services: Services, request: Request) -> Reply:
     """An organization's own; the bootstrap key sees all unless it names one."""
     query, principal = request.params(CursorQuery), request.principal
@@ -48,11 +59,17 @@ async def list_all(services: Services, request: Request) -> Reply:
     return ok(services=[service_json(service) for service in page], nextCursor=cursor)
 
 
+@described(answer=success(service=SERVICE))
 async def get(services: Services, request: Request) -> Reply:
     """One service."""
     return ok(service=service_json(await _own(services, request)))
 
 
+@described(
+    body=ServicePatch,
+    answer=success(service=SERVICE),
+    rules="what is patched changes something; who and what is named exists and may be changed by this key",
+)
 async def patch(services: Services, request: Request) -> Reply:
     """Another name; usage keeps the one it was told by."""
     own, body = await _own(services, request), request.body(ServicePatch)
@@ -60,6 +77,7 @@ async def patch(services: Services, request: Request) -> Reply:
     return ok(service=service_json(await services.ledger.services.rename(own.id, body.name, by=by)))
 
 
+@described(answer=success(service=SERVICE))
 async def delete(services: Services, request: Request) -> Reply:
     """It can tell of nothing any more; what it told stays."""
     own = await _own(services, request)

@@ -7,9 +7,10 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from faregate.api.admin import CursorQuery, change, page_of
+from faregate.api.describe import CURSOR, described, many, success
 from faregate.api.fields import NO_NUL, Name
 from faregate.api.http import Body, Reply, Request, created, ok
-from faregate.api.people import changeable, reach, user_json
+from faregate.api.people import USER, changeable, reach, user_json
 from faregate.api.services import Services
 from faregate.api.tenancy import Reference, organization_of
 from faregate.errors import InvalidRequest, PermissionDenied
@@ -46,6 +47,12 @@ class UserPatch(Body):
     active: bool | None = None
 
 
+@described(
+    body=NewUser,
+    status=201,
+    answer=success(user=USER),
+    rules="what is patched changes something; who and what is named exists and may be changed by this key",
+)
 async def create(services: Services, request: Request) -> Reply:
     """A new user, without any membership."""
     body, principal = request.body(NewUser), request.principal
@@ -59,6 +66,7 @@ async def create(services: Services, request: Request) -> Reply:
     return created(user=user_json(user))
 
 
+@described(query=CursorQuery, answer=success(users=many(USER), nextCursor=CURSOR))
 async def list_all(services: Services, request: Request) -> Reply:
     """An organization's own users and its members; the bootstrap key sees all unless it names one."""
     query, principal = request.params(CursorQuery), request.principal
@@ -70,12 +78,18 @@ async def list_all(services: Services, request: Request) -> Reply:
     return ok(users=[user_json(user) for user in page], nextCursor=cursor)
 
 
+@described(answer=success(user=USER))
 async def get(services: Services, request: Request) -> Reply:
     """By id or uuid."""
     user = await services.ledger.users.get(request.path_params["id"], seen_by=reach(request.principal))
     return ok(user=user_json(user))
 
 
+@described(
+    body=UserPatch,
+    answer=success(user=USER),
+    rules="what is patched changes something; who and what is named exists and may be changed by this key",
+)
 async def patch(services: Services, request: Request) -> Reply:
     """A user that is not active is nobody from the next request on."""
     user = await changeable(services, request, request.path_params["id"])
@@ -84,6 +98,7 @@ async def patch(services: Services, request: Request) -> Reply:
     return ok(user=user_json(await services.ledger.users.patch(user.id, changes, by=by)))
 
 
+@described(answer=success(user=USER))
 async def delete(services: Services, request: Request) -> Reply:
     """With memberships and app passwords. What was billed stays."""
     user = await changeable(services, request, request.path_params["id"])

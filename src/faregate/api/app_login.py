@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from faregate.api.describe import ANY_OBJECT, INTEGER, TEXT, described, many, maybe, obj
 from faregate.api.http import Body, Reply, Request
 from faregate.api.services import Services
 
@@ -16,6 +17,17 @@ class AppLogin(Body):
     token: Annotated[str, Field(min_length=1, max_length=4096)]
 
 
+_ROLE = obj(id=TEXT, name=TEXT, role=TEXT)
+_LOGIN = obj(
+    email=TEXT,
+    accessToken=TEXT,
+    expiresIn=INTEGER,
+    organizationsRoles=many(_ROLE),
+    defaultOrganization=maybe(TEXT),
+)
+
+
+@described(body=AppLogin, answer=_LOGIN, error=ANY_OBJECT, example={"token": "app password"})
 async def login(services: Services, request: Request) -> Reply:
     """Raises InvalidApiKey for a token that is unknown, revoked or expired, or whose user is not active."""
     done = await services.identity.login(request.body(AppLogin).token)

@@ -6,9 +6,10 @@ A token is shown once, when it is made; the book keeps its hash.
 from __future__ import annotations
 
 from faregate.api.admin import change, page_of
-from faregate.api.fields import Limit, Name, expiry
+from faregate.api.describe import CURSOR, TEXT, described, many, success, with_fields
+from faregate.api.fields import Limit, Moment, Name, expiry
 from faregate.api.http import Body, Reply, Request, created, ok
-from faregate.api.people import changeable, password_json
+from faregate.api.people import PASSWORD, changeable, password_json
 from faregate.api.services import Services
 from faregate.api.tenancy import Reference
 from faregate.auth.app_tokens import make
@@ -20,7 +21,7 @@ class NewPassword(Body):
     """POST …/app-passwords."""
 
     name: Name = "app password"
-    expires_at: Reference | None = None
+    expires_at: Moment | None = None
 
 
 class PasswordsQuery(Body):
@@ -33,16 +34,24 @@ class PasswordsQuery(Body):
 # A user's own -------------------------------------------------------------------------------------------
 
 
+@described(
+    body=NewPassword,
+    status=201,
+    answer=success(appPassword=with_fields(PASSWORD, optional={"token": TEXT})),
+    rules="expiresAt lies in the future",
+)
 async def create_own(services: Services, request: Request) -> Reply:
     """A new one for who is logged in."""
     return await _create(services, request, _me(request))
 
 
+@described(query=PasswordsQuery, answer=success(appPasswords=many(PASSWORD), nextCursor=CURSOR), rules="for users")
 async def list_own(services: Services, request: Request) -> Reply:
     """Revoked ones included; never a token."""
     return await _list(services, request, _me(request))
 
 
+@described(answer=success(appPassword=PASSWORD))
 async def revoke_own(services: Services, request: Request) -> Reply:
     """It, and what it was exchanged for, stops at its next request."""
     return await _revoke(services, request, _me(request), request.path_params["id"])
@@ -57,16 +66,24 @@ def _me(request: Request) -> str:
 # An administrator's -------------------------------------------------------------------------------------
 
 
+@described(
+    body=NewPassword,
+    status=201,
+    answer=success(appPassword=with_fields(PASSWORD, optional={"token": TEXT})),
+    rules="expiresAt lies in the future",
+)
 async def create(services: Services, request: Request) -> Reply:
     """A new one for a user."""
     return await _create(services, request, await _user(services, request))
 
 
+@described(query=PasswordsQuery, answer=success(appPasswords=many(PASSWORD), nextCursor=CURSOR), rules="for users")
 async def list_all(services: Services, request: Request) -> Reply:
     """A user's, revoked ones included; never a token."""
     return await _list(services, request, await _user(services, request))
 
 
+@described(answer=success(appPassword=PASSWORD))
 async def get(services: Services, request: Request) -> Reply:
     """One of a user's."""
     user_id = await _user(services, request)
@@ -74,6 +91,7 @@ async def get(services: Services, request: Request) -> Reply:
     return ok(appPassword=password_json(password))
 
 
+@described(answer=success(appPassword=PASSWORD))
 async def revoke(services: Services, request: Request) -> Reply:
     """Stops at its next request."""
     return await _revoke(services, request, await _user(services, request), request.path_params["passwordId"])

@@ -9,7 +9,7 @@ from decimal import Decimal
 from math import isfinite
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from faregate.api.http import encode
 from faregate.core.money import parse_decimal
@@ -123,10 +123,15 @@ NO_NUL = r"^[^\x00]*$"
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=NO_NUL)]
 Text = Annotated[str, Field(max_length=1000, pattern=NO_NUL)]
 Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]
-Limit = Annotated[int, BeforeValidator(whole), Field(ge=1, le=1000)]
-Offset = Annotated[int, BeforeValidator(whole), Field(ge=0)]
+Limit = Annotated[int, Field(ge=1, le=1000), BeforeValidator(whole)]
+Offset = Annotated[int, Field(ge=0, le=999_999_999), BeforeValidator(whole)]
+_MOMENT = {"type": "string", "anyOf": [{"format": "date-time"}, {"format": "date"}]}
+Moment = Annotated[str, Field(min_length=1, max_length=200), WithJsonSchema(_MOMENT)]
+"""ISO 8601: read by `parse_moment`."""
 Flag = Annotated[bool, BeforeValidator(_flag)]
-Amount = Any
+_NUMERAL = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+_AMOUNT = {"anyOf": [{"type": "number"}, {"type": "string", "maxLength": 64, "pattern": _NUMERAL}]}
+Amount = Annotated[Any, WithJsonSchema(_AMOUNT)]
 """Credits: read by `core.money.parse_credits`, which knows what a credit can be."""
 
 

@@ -5,21 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from faregate.api.describe import INTEGER, TEXT, by_name, choice, described, obj
 from faregate.api.http import Reply, Request
 from faregate.api.services import Services
 from faregate.core.keys import BOOTSTRAP_KEY_ID
 from faregate.errors import FaregateError
 
 KEPT_S = 0.5
+_READY = obj(
+    status=choice("ok", "degraded", "unavailable"), checks=by_name(choice("ok", "down")), modes=by_name(INTEGER)
+)
 _PATIENCE_S = 1.0
 _DEGRADED = ("redis_refuses", "redis_late", "redis_grace", "sql_backlog", "sql_reads", "replay", "parked")
 
 
+@described(answer=obj(status=choice("ok")))
 async def live(services: Services, request: Request) -> Reply:
     """The process answers."""
     return Reply(body={"status": "ok"})
 
 
+@described(answer=TEXT, content="text/plain; version=0.0.4; charset=utf-8")
 async def metrics(services: Services, request: Request) -> Reply:
     """Prometheus's text."""
     text = await asyncio.to_thread(services.metrics_text)
@@ -39,6 +45,7 @@ class Readiness:
         self._asked_at = 0.0
         self._asking: asyncio.Task[Reply] | None = None
 
+    @described(answer=_READY, answers={503: _READY})
     async def ready(self, services: Services, request: Request) -> Reply:
         """Which dependency is down, if any."""
         now = services.clock.monotonic()

@@ -184,9 +184,16 @@ def _check_texts(value: object, depth: int) -> None:
 def validated(model: type[B], values: Mapping[str, object]) -> B:
     """The values as `model`. Raises InvalidRequest for the first field that is wrong."""
     try:
-        return model.model_validate(dict(values))
+        return model.model_validate({name: _whole(value) for name, value in values.items()})
     except ValidationError as error:
         raise _invalid(model, error) from None
+
+
+def _whole(value: object) -> object:
+    """JSON knows one kind of number: 3.0 is 3."""
+    if isinstance(value, Decimal) and value.adjusted() < _MAX_DIGITS and value == value.to_integral_value():
+        return int(value)
+    return value
 
 
 def _invalid(model: type[Body], error: ValidationError) -> InvalidRequest:

@@ -11,6 +11,22 @@ from typing import Any
 import orjson
 from pydantic import Field
 
+from faregate.api.describe import (
+    CREDITS,
+    INTEGER,
+    NUMBER,
+    TEXT,
+    USD,
+    by_name,
+    choice,
+    described,
+    many,
+    maybe,
+    named,
+    obj,
+    success,
+    with_fields,
+)
 from faregate.api.fields import Amount, bounded_decimal
 from faregate.api.http import Body, Reply, Request, encode, ok
 from faregate.api.services import Services
@@ -72,6 +88,35 @@ class Calculation(Body):
     multiplier: Amount = 1
 
 
+MODEL = named(
+    "Model",
+    obj(
+        modelId=TEXT,
+        provider=TEXT,
+        displayName=TEXT,
+        modelType=TEXT,
+        tier=TEXT,
+        pricing=by_name(by_name(USD)),
+        contextWindow=maybe(INTEGER),
+        maxOutputTokens=maybe(INTEGER),
+    ),
+)
+_CALLABLE = obj(id=TEXT, object=choice("model"), created=INTEGER, owned_by=TEXT)
+_CALCULATED = success(
+    modelId=TEXT,
+    modelName=TEXT,
+    provider=TEXT,
+    estimatedCostUsd=USD,
+    credits=CREDITS,
+    tier=TEXT,
+    pricing=by_name(by_name(USD)),
+    source=maybe(TEXT),
+    sourceDate=maybe(TEXT),
+    lines=many(obj(quantity=NUMBER, rate=USD, amount=USD, **{"class": TEXT})),
+    unpriced=many(TEXT),
+)
+
+
 class Catalogue:
     """The whole priced catalogue as JSON, kept for a minute: thousands of cards, most of a second to render."""
 
@@ -103,6 +148,10 @@ class Models:
     def __init__(self) -> None:
         self._catalogue = Catalogue()
 
+    @described(
+        query=ModelsQuery,
+        answer=success(object=choice("list"), data=many(_CALLABLE), models=many(MODEL), optional={"model": MODEL}),
+    )
     async def list_all(self, services: Services, request: Request) -> Reply:
         """`data[]`: what the key may call; `models[]`: everything that has a price (`modelId` given: `model` too)."""
         query = request.params(ModelsQuery)
@@ -140,6 +189,7 @@ def _best(services: Services, principal: Principal, model_id: str, found: list[L
     return next((model for model in found if card is not None and model.card.id == card.id), found[0])
 
 
+@described(answer=with_fields(success(model=MODEL), **_CALLABLE["properties"]))
 async def get(services: Services, request: Request) -> Reply:
     """One model the key may call, by its public name or as provider/model."""
     name, principal, now_us = request.path_params["id"], request.principal, services.clock.now_us()
@@ -155,6 +205,12 @@ async def get(services: Services, request: Request) -> Reply:
     return ok(**_openai_json(name, first.provider, first.card), model=model_json(listed))
 
 
+@described(
+    body=Calculation,
+    answer=_CALCULATED,
+    rules="the model has a price; parts lie inside their totals; the multiplier is from 1 to 10",
+    example={"modelId": "gpt-4.1-mini", "inputTokens": 1000, "outputTokens": 200},
+)
 async def calculate(services: Services, request: Request) -> Reply:
     """What a usage would cost the key's organization. Nothing is recorded."""
     body, principal = request.body(Calculation), request.principal

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from faregate.api.describe import FLAG, MOMENT, TEXT, maybe, named, obj
 from faregate.api.fields import iso
 from faregate.api.http import Request
 from faregate.api.services import Services
@@ -29,6 +30,34 @@ async def changeable(services: Services, request: Request, reference: str) -> Us
     if user.home != principal.organization_id and not principal.above_organizations:
         raise PermissionDenied("this user is the installation's: only the bootstrap admin key may change them")
     return user
+
+
+USER = named(
+    "User",
+    obj(
+        id=TEXT,
+        uuid=TEXT,
+        organizationId=maybe(TEXT),
+        email=TEXT,
+        name=maybe(TEXT),
+        subject=maybe(TEXT),
+        active=FLAG,
+        createdAt=MOMENT,
+        updatedAt=MOMENT,
+    ),
+)
+PASSWORD = named(
+    "AppPassword",
+    obj(
+        id=TEXT,
+        userId=TEXT,
+        name=TEXT,
+        expiresAt=maybe(MOMENT),
+        revokedAt=maybe(MOMENT),
+        lastUsedAt=maybe(MOMENT),
+        createdAt=MOMENT,
+    ),
+)
 
 
 def user_json(user: User) -> Mapping[str, object]:

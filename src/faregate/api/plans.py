@@ -9,6 +9,21 @@ from pydantic import Field
 
 from faregate.api.accounts import AccountQuery
 from faregate.api.auth import require_live, require_organization_wide
+from faregate.api.describe import (
+    CREDITS,
+    FLAG,
+    INTEGER,
+    MOMENT,
+    PAGINATION,
+    TEXT,
+    choice,
+    described,
+    many,
+    maybe,
+    named,
+    obj,
+    success,
+)
 from faregate.api.fields import Amount, Limit, Name, Offset, iso, pagination
 from faregate.api.http import Body, Reply, Request, ok
 from faregate.api.money import told
@@ -55,6 +70,35 @@ class Assign(AccountQuery):
     start_mode: Literal["now", "next_interval"] = "now"
 
 
+PLAN = named(
+    "Plan",
+    obj(
+        id=TEXT,
+        name=TEXT,
+        credits=CREDITS,
+        interval=choice("1d", "week", "month"),
+        occurrences=maybe(INTEGER),
+        accumulate=FLAG,
+        isActive=FLAG,
+        createdAt=MOMENT,
+        updatedAt=MOMENT,
+    ),
+)
+ASSIGNMENT = named(
+    "AssignedPlan",
+    obj(
+        id=TEXT,
+        accountId=TEXT,
+        planId=TEXT,
+        active=FLAG,
+        startedAt=MOMENT,
+        expiresAt=maybe(MOMENT),
+        plan=PLAN,
+    ),
+)
+
+
+@described(query=PlansQuery, answer=success(plans=many(PLAN), pagination=PAGINATION))
 async def list_all(services: Services, request: Request) -> Reply:
     """The organization's plans, oldest first, archived ones included."""
     query = request.params(PlansQuery)
@@ -63,6 +107,12 @@ async def list_all(services: Services, request: Request) -> Reply:
     return ok(plans=[plan_json(plan) for plan in page.items], pagination=pagination(page))
 
 
+@described(
+    body=NewPlan,
+    answer=success(plan=PLAN),
+    rules="amounts have at most six decimal places",
+    example={"name": "Pro", "amount": 1000, "interval": "month"},
+)
 async def create(services: Services, request: Request) -> Reply:
     """A new plan. Nobody has it yet."""
     require_organization_wide(request.principal)
@@ -80,11 +130,13 @@ async def create(services: Services, request: Request) -> Reply:
     return ok(plan=plan_json(plan))
 
 
+@described(body=NamedPlan, answer=success(plan=PLAN))
 async def archive(services: Services, request: Request) -> Reply:
     """No account gets it any more; accounts that have it keep it."""
     return await _set_active(services, request, active=False)
 
 
+@described(body=NamedPlan, answer=success(plan=PLAN))
 async def activate(services: Services, request: Request) -> Reply:
     """It may be assigned (again)."""
     return await _set_active(services, request, active=True)
@@ -97,6 +149,11 @@ async def _set_active(services: Services, request: Request, *, active: bool) -> 
     return ok(plan=plan_json(await services.ledger.plans.set_active(organization_id, body.plan_id, active)))
 
 
+@described(
+    body=Assign,
+    answer=success(plans=many(ASSIGNMENT)),
+    rules="accountId or externalId, unless the key is bound to an account",
+)
 async def assign(services: Services, request: Request) -> Reply:
     """The account gets the plan in place of the one it has."""
     require_live(request.principal)
@@ -110,6 +167,11 @@ async def assign(services: Services, request: Request) -> Reply:
     return ok(plans=[assignment_json(assignment, services.clock.now_us())])
 
 
+@described(
+    query=AccountQuery,
+    answer=success(plans=many(ASSIGNMENT)),
+    rules="accountId or externalId, unless the key is bound to an account",
+)
 async def of_account(services: Services, request: Request) -> Reply:
     """The account's plan, then those it had before, newest first."""
     query = request.params(AccountQuery)

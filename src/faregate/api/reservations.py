@@ -11,6 +11,21 @@ from pydantic import Field
 
 from faregate.api.accounts import AccountQuery, replayable
 from faregate.api.auth import require_live
+from faregate.api.describe import (
+    ANY,
+    CREDITS,
+    MOMENT,
+    PAGINATION,
+    TEXT,
+    by_name,
+    choice,
+    described,
+    many,
+    maybe,
+    named,
+    obj,
+    success,
+)
 from faregate.api.fields import Amount, Flag, Limit, Metadata, Name, Offset, iso, pagination
 from faregate.api.http import Body, Reply, Request, ok
 from faregate.api.money import SCOPES, with_current_key
@@ -67,6 +82,45 @@ class ReservationsQuery(AccountQuery):
     offset: Offset = 0
 
 
+_STATES = choice("pending", "settled", "released", "expired")
+RESERVATION = named(
+    "Reservation",
+    obj(
+        id=TEXT,
+        reservationId=maybe(TEXT),
+        accountId=TEXT,
+        amount=CREDITS,
+        actualAmount=maybe(CREDITS),
+        status=_STATES,
+        operation=maybe(TEXT),
+        model=maybe(TEXT),
+        transactionId=maybe(TEXT),
+        expiresAt=MOMENT,
+        metadata=by_name(ANY),
+        createdAt=MOMENT,
+        updatedAt=MOMENT,
+    ),
+)
+_CHANGED = success(reservationId=TEXT, status=_STATES, expiresAt=MOMENT, reservation=RESERVATION)
+_CONFIRMED = success(
+    reservationId=TEXT,
+    transactionId=TEXT,
+    accountId=TEXT,
+    externalId=maybe(TEXT),
+    amount=CREDITS,
+    released=CREDITS,
+    balance=CREDITS,
+    status=_STATES,
+)
+_RULES = "accountId or externalId, unless the key is bound to an account; amounts have at most six decimal places"
+
+
+@described(
+    body=NewReservation,
+    answer=success(reservation=RESERVATION),
+    rules=_RULES,
+    example={"externalId": "user-7", "amount": 5, "ttlSeconds": 600},
+)
 async def create(services: Services, request: Request) -> Reply:
     """Set credits aside. With the caller's own id a repeat answers with the one it has made."""
     require_live(request.principal)
@@ -134,6 +188,7 @@ async def _twin(services: Services, wanted: Reservation) -> Reservation | None:
     return None
 
 
+@described(query=ReservationsQuery, answer=success(reservations=many(RESERVATION), pagination=PAGINATION))
 async def list_all(services: Services, request: Request) -> Reply:
     """Newest first."""
     query = request.params(ReservationsQuery)
@@ -151,6 +206,7 @@ async def list_all(services: Services, request: Request) -> Reply:
     return ok(reservations=shown, pagination=pagination(page))
 
 
+@described(body=Confirmed, answer=_CONFIRMED, rules=_RULES, example={"reservationId": "job-1", "actualAmount": 4.25})
 async def confirm(services: Services, request: Request) -> Reply:
     """Charge what it came to, which may be more than was reserved. A repeat gets the first result."""
     require_live(request.principal)
@@ -175,6 +231,7 @@ async def confirm(services: Services, request: Request) -> Reply:
     )
 
 
+@described(body=Named, answer=_CHANGED, example={"reservationId": "job-1"})
 async def cancel(services: Services, request: Request) -> Reply:
     """Give the credits back. Repeatable."""
     require_live(request.principal)
@@ -183,6 +240,7 @@ async def cancel(services: Services, request: Request) -> Reply:
     return _changed(services, body, await services.reserver.cancel(found))
 
 
+@described(body=Extended, answer=_CHANGED, example={"reservationId": "job-1", "ttlSeconds": 600})
 async def extend(services: Services, request: Request) -> Reply:
     """A deadline so many seconds from now; a later one stays."""
     require_live(request.principal)

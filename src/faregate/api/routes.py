@@ -19,6 +19,7 @@ from faregate.api import (
     app_passwords,
     health,
     models,
+    openapi,
     plans,
     reservations,
     transactions,
@@ -43,12 +44,14 @@ _ADMIN: Scopes = ("admin",)
 
 def table() -> tuple[Rule, ...]:
     """Every rule, in the order of the contract."""
-    catalogue, readiness = models.Models(), health.Readiness()
+    catalogue, readiness, documents = models.Models(), health.Readiness(), openapi.Documents(table)
     return (
         # Operations
         Rule("GET", "/health/live", (), health.live),
         Rule("GET", "/health/ready", (), readiness.ready),
         Rule("GET", "/metrics", (), health.metrics),
+        Rule("GET", "/openapi.json", (), documents.openapi),
+        Rule("GET", "/docs", (), documents.page),
         # Accounts and credits
         Rule("POST", "/v1/accounts/create", _MONEY, accounts.create),
         Rule("GET", "/v1/accounts", _MONEY, accounts.list_all),

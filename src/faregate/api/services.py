@@ -76,4 +76,6 @@ class Services:
     """Degraded modes by name; 0 is well."""
     notes: Mapping[str, Callable[[], Awaitable[str]]] = field(default_factory=dict)
     """What an operator should see beside the probes, though calls go on: a word about it, or nothing."""
+    doors: tuple[tuple[str, str, str], ...] = ()
+    """The data plane's, as they are described: method, path, what it is."""
     once: Once = field(default_factory=Once)

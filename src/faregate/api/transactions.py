@@ -7,13 +7,29 @@ from typing import Annotated, Literal, cast
 from pydantic import AfterValidator
 
 from faregate.api.accounts import AccountQuery, replayable
-from faregate.api.fields import Amount, Limit, Metadata, Offset, Text, iso, pagination, span
+from faregate.api.describe import (
+    ANY,
+    CREDITS,
+    MOMENT,
+    PAGINATION,
+    TEXT,
+    by_name,
+    choice,
+    described,
+    many,
+    maybe,
+    named,
+    obj,
+    success,
+    with_fields,
+)
+from faregate.api.fields import Amount, Limit, Metadata, Moment, Offset, Text, iso, pagination, span
 from faregate.api.http import Body, Reply, Request, ok
 from faregate.api.money import Debit, Deposit, add, deduct
-from faregate.api.reservations import reservation_json
+from faregate.api.reservations import RESERVATION, reservation_json
 from faregate.api.services import Services
 from faregate.api.tenancy import Reference, account_of, find_account, organization_of
-from faregate.api.usage import record_json
+from faregate.api.usage import USAGE_RECORD, record_json
 from faregate.core.money import credits, parse_credits
 from faregate.ledger.posting import Entry
 from faregate.ledger.transactions import Transaction, TransactionFilter
@@ -35,8 +51,8 @@ class TransactionsQuery(Body):
     external_id: Reference | None = None
     organization_id: Reference | None = None
     type: Literal["credit", "debit"] | None = None
-    start_date: Reference | None = None
-    end_date: Reference | None = None
+    start_date: Moment | None = None
+    end_date: Moment | None = None
     limit: Limit = 100
     offset: Offset = 0
     include: Annotated[str, AfterValidator(_parts)] | None = None
@@ -51,6 +67,30 @@ class NewTransaction(AccountQuery):
     metadata: Metadata | None = None
 
 
+TRANSACTION = named(
+    "Transaction",
+    obj(
+        id=TEXT,
+        accountId=TEXT,
+        type=choice("credit", "debit"),
+        amount=CREDITS,
+        description=maybe(TEXT),
+        reason=TEXT,
+        paymentMethod=maybe(TEXT),
+        usageId=maybe(TEXT),
+        balanceAfter=CREDITS,
+        metadata=by_name(ANY),
+        createdAt=MOMENT,
+    ),
+)
+_ITEM = with_fields(TRANSACTION, optional={"usage": maybe(USAGE_RECORD), "reservation": maybe(RESERVATION)})
+
+
+@described(
+    query=TransactionsQuery,
+    answer=success(items=many(_ITEM), pagination=PAGINATION),
+    rules="dates are ISO 8601, start before end; include is reservation, usage, or both with a comma",
+)
 async def list_all(services: Services, request: Request) -> Reply:
     """Newest first."""
     query = request.params(TransactionsQuery)
@@ -70,6 +110,12 @@ async def list_all(services: Services, request: Request) -> Reply:
     return ok(items=items, pagination=pagination(page))
 
 
+@described(
+    body=NewTransaction,
+    answer=success(transaction=TRANSACTION),
+    rules="accountId or externalId, unless the key is bound to an account; amounts have at most six decimal places",
+    example={"externalId": "user-7", "type": "credit", "amount": 10},
+)
 async def create(services: Services, request: Request) -> Reply:
     """A credit goes the way of credits/add, a debit that of credits/deduct."""
     body = request.body(NewTransaction)

@@ -8,7 +8,26 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Literal
 
-from faregate.api.fields import Flag, Limit, Text, iso, span
+from faregate.api.describe import (
+    ANY,
+    CREDITS,
+    CURSOR,
+    FLAG,
+    INTEGER,
+    MOMENT,
+    NUMBER,
+    TEXT,
+    USD,
+    by_name,
+    described,
+    many,
+    maybe,
+    named,
+    obj,
+    success,
+    with_fields,
+)
+from faregate.api.fields import Flag, Limit, Moment, Text, iso, span
 from faregate.api.http import Body, Reply, Request, ok, validated
 from faregate.api.services import Services
 from faregate.api.tenancy import Reference, find_account, organization_of
@@ -17,7 +36,8 @@ from faregate.core.money import EXACT, credits, plain
 from faregate.core.price import PriceCard
 from faregate.errors import InvalidRequest, NotFound
 from faregate.ledger.summary import Summary, Totals
-from faregate.ledger.usage import UsageDetail, UsageFilter, UsageRecord
+from faregate.ledger.usage import UsageDetail, UsageRecord
+from faregate.ledger.usage_filter import UsageFilter
 
 GroupBy = Literal["model", "context", "account", "agent", "feature", "provider", "key", "day", "week", "month"]
 _TIMES = frozenset({"day", "week", "month"})
@@ -45,8 +65,8 @@ class UsageQuery(Body):
     agent: Text | None = None
     feature: Text | None = None
     key: Reference | None = None
-    start_date: Reference | None = None
-    end_date: Reference | None = None
+    start_date: Moment | None = None
+    end_date: Moment | None = None
     limit: Limit = 100
     cursor: Reference | None = None
     summary: Flag = False
@@ -67,6 +87,85 @@ def _read(request: Request) -> _Wanted:
     return _Wanted(validated(UsageQuery, rest), own)
 
 
+USAGE_RECORD = named(
+    "UsageRecord",
+    obj(
+        id=TEXT,
+        context=TEXT,
+        accountId=TEXT,
+        keyId=maybe(TEXT),
+        provider=TEXT,
+        modelId=TEXT,
+        publicModel=TEXT,
+        usageType=TEXT,
+        endpoint=TEXT,
+        inputTokens=maybe(INTEGER),
+        cachedTokens=maybe(INTEGER),
+        cacheWriteTokens=maybe(INTEGER),
+        outputTokens=maybe(INTEGER),
+        reasoningTokens=maybe(INTEGER),
+        audioDurationSeconds=maybe(NUMBER),
+        estimatedCostUsd=USD,
+        creditsCharged=CREDITS,
+        transactionId=maybe(TEXT),
+        requestId=TEXT,
+        kind=TEXT,
+        estimated=FLAG,
+        outcome=TEXT,
+        status=INTEGER,
+        stream=FLAG,
+        durationMs=INTEGER,
+        tier=TEXT,
+        attribution=by_name(TEXT),
+        description=maybe(TEXT),
+        occurredAt=MOMENT,
+        createdAt=MOMENT,
+    ),
+)
+_TOTALS = obj(
+    totalCostUsd=USD,
+    totalCredits=CREDITS,
+    totalInputTokens=INTEGER,
+    totalCachedTokens=INTEGER,
+    totalOutputTokens=INTEGER,
+    totalReasoningTokens=INTEGER,
+    count=INTEGER,
+)
+_SUMMARY = with_fields(
+    _TOTALS,
+    byContext=obj(customer=USD, system=USD),
+    byModel=by_name(obj(costUsd=USD, count=INTEGER)),
+    optional={"groups": many(with_fields(_TOTALS, groupKey=TEXT))},
+)
+_CARD = obj(
+    id=TEXT,
+    provider=TEXT,
+    model=TEXT,
+    source=maybe(TEXT),
+    sourceDate=maybe(TEXT),
+    effectiveFrom=maybe(TEXT),
+)
+_LINE = obj(quantity=NUMBER, rate=USD, amount=USD, **{"class": TEXT})
+_DETAIL = with_fields(
+    USAGE_RECORD,
+    usage=by_name(ANY),
+    lines=many(_LINE),
+    card=maybe(_CARD),
+    source=maybe(TEXT),
+    sourceDate=maybe(TEXT),
+    multiplier=NUMBER,
+    markupPercent=NUMBER,
+    creditsPerUsd=NUMBER,
+    adjustment=maybe(USAGE_RECORD),
+)
+_BY_LABEL = "also `tag.<name>`, `metadata.<name>` and `user`, at most sixteen of them"
+
+
+@described(
+    query=UsageQuery,
+    answer=success(optional={"usageRecords": many(USAGE_RECORD), "nextCursor": CURSOR, "summary": _SUMMARY}),
+    rules=f"{_BY_LABEL}; dates are ISO 8601, start before end; groupBy goes with summary=true; a cursor is of a page",
+)
 async def list_all(services: Services, request: Request) -> Reply:
     """Records, newest first, or with `summary=true` their sums."""
     wanted = _read(request)
@@ -107,6 +206,7 @@ class OneQuery(Body):
     organization_id: Reference | None = None
 
 
+@described(answer=success(usageRecord=_DETAIL))
 async def get(services: Services, request: Request) -> Reply:
     """One record by its own id or its request's, with everything that explains its price."""
     query = request.params(OneQuery)

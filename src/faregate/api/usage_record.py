@@ -10,12 +10,13 @@ from pydantic import Field
 
 from faregate.api.accounts import AccountQuery, replayable
 from faregate.api.counted import MOST_COUNTED, MOST_SECONDS, Counted, Payer, attributes, card_for, moment_of, record_of
-from faregate.api.fields import Amount, Metadata, Text, bounded_decimal
+from faregate.api.describe import described, success
+from faregate.api.fields import Amount, Metadata, Moment, Text, bounded_decimal
 from faregate.api.http import Reply, Request
 from faregate.api.ingest import book_one, hold_of
 from faregate.api.services import Services
 from faregate.api.tenancy import Reference, account_of, find_account, organization_of
-from faregate.api.usage import record_json
+from faregate.api.usage import USAGE_RECORD, record_json
 from faregate.core.price import PriceCard
 from faregate.core.usage import Usage
 from faregate.errors import InvalidRequest, ModelNotFound, ModelNotPriced, PermissionDenied
@@ -45,9 +46,22 @@ class NewUsage(AccountQuery):
     audio_duration_seconds: Amount = None
     description: Text | None = None
     metadata: Metadata | None = None
-    occurred_at: Reference | None = None
+    occurred_at: Moment | None = None
 
 
+@described(
+    body=NewUsage,
+    answer=success(usageRecord=USAGE_RECORD),
+    rules="transaction or charge in context customer; tokens, or audioDurationSeconds for audio; a priced model",
+    example={
+        "context": "customer",
+        "externalId": "user-7",
+        "charge": True,
+        "modelId": "gpt-4.1-mini",
+        "inputTokens": 1200,
+        "outputTokens": 300,
+    },
+)
 async def record(services: Services, request: Request) -> Reply:
     """Record and price. The transaction it belongs to has charged for it already, unless `charge` says to do it now."""
     body = request.body(NewUsage)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, get_args
 
+from faregate.api.usage import record_json
 from faregate.auth.keys import make
 from faregate.auth.limits import parse_limits
 from faregate.auth.scopes import parse_models, parse_scopes
@@ -32,7 +33,7 @@ from faregate.ledger.organizations import BOOTSTRAP_ORGANIZATION_ID
 from faregate.ledger.prices import StoredPrice
 from faregate.ledger.queries import Ledger
 from faregate.ledger.summary import GroupBy
-from faregate.ledger.usage import UsageFilter
+from faregate.ledger.usage_filter import UsageFilter
 from faregate.settings import Settings
 
 WAIT_S = 2.0
@@ -244,6 +245,12 @@ class LocalDesk:
         page = await self._ledger.usage.list(await self._filter(query), limit=int(query["limit"]))
         return [usage_json(record) for record in page.records]
 
+    async def usage_page(self, query: Mapping[str, Any], cursor: str | None) -> tuple[Sequence[Any], str | None]:
+        organization = await self._organization(query.get("organizationId"))
+        wanted = await self._filter({**query, "organizationId": organization})
+        page = await self._ledger.usage.list(wanted, limit=int(query["limit"]), cursor=cursor)
+        return [record_json(record) for record in page.records], page.next_cursor
+
     async def usage_summary(self, query: Mapping[str, Any]) -> Any:
         group: GroupBy | None = query.get("groupBy")
         if group is not None and group not in get_args(GroupBy):
@@ -278,6 +285,7 @@ class LocalDesk:
             account_id=account,
             model=query.get("modelId"),
             start_us=_moment(query.get("startDate"), "--since"),
+            end_us=_moment(query.get("endDate"), "--until"),
         )
 
     async def _changed(self, info: KeyInfo) -> None:

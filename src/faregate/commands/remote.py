@@ -177,6 +177,10 @@ class RemoteDesk:
     async def usage(self, query: Mapping[str, Any]) -> Any:
         return self._api.get("/v1/usage", **query)["usageRecords"]
 
+    async def usage_page(self, query: Mapping[str, Any], cursor: str | None) -> tuple[Any, str | None]:
+        page = self._api.get("/v1/usage", **query, cursor=cursor)
+        return page["usageRecords"], page["nextCursor"]
+
     async def usage_summary(self, query: Mapping[str, Any]) -> Any:
         return self._api.get("/v1/usage", **query, summary="true")["summary"]
 

@@ -6,7 +6,7 @@ has explained (repair.py) is found no more, as long as it stays exactly as it wa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import groupby, islice
@@ -19,9 +19,10 @@ from sqlalchemy import Connection
 from faregate.core.limit_ids import kind_of_key
 from faregate.core.metering import usd
 from faregate.core.money import EXACT
-from faregate.ledger import tables, windows
+from faregate.ledger import windows
 from faregate.ledger.dialect import Row
 from faregate.ledger.engine import transact
+from faregate.ledger.rollups import ROLLUPS, SUMS
 
 MAX_FINDINGS = 1_000
 WINDOWS_PER_PASS = 200_000
@@ -40,7 +41,8 @@ class Finding:
     account_id: str | None = field(default=None, compare=False)
     """Whose entries a correction would be among; None: it is derived, and is recomputed."""
     delta: tuple[Any, ...] = field(default=(), compare=False, repr=False)
-    """What a derived figure lacks: its key, then its numbers. Traffic moves both sides alike, so it stays true."""
+    """What a derived figure lacks: its key (a rollup's after its table), then its numbers. Traffic moves both sides
+    alike, so it stays true."""
 
 
 def audit(database_url: str, *, max_findings: int = MAX_FINDINGS) -> list[Finding]:
@@ -170,56 +172,67 @@ def _check_purses(conn: Connection) -> Iterator[Finding]:
 
 # Rollups ------------------------------------------------------------------------------------------------
 
-_KEYS = ", ".join(tables.ROLLUP_KEYS)
-_FROM_RECORDS = (
-    "SELECT organization_id, occurred_us / 3600000000 AS hour, account_id, coalesce(key_id, '') AS key_id, context,"
-    " provider, public_model, model, coalesce(agent, '') AS agent, coalesce(feature, '') AS feature,"
-    " {sum}(cost), sum(charge), sum(coalesce(input_tokens, 0)), sum(coalesce(cached_input_tokens, 0)),"
+_SUMS = (
+    "{adder}(cost), sum(charge), sum(coalesce(input_tokens, 0)), sum(coalesce(cached_input_tokens, 0)),"
     " sum(coalesce(output_tokens, 0)), sum(coalesce(reasoning_tokens, 0)),"
     " sum(CASE WHEN is_adjustment THEN 0 ELSE 1 END)"
-    " FROM usage_records GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 ORDER BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10"
 )
-_STORED = (
-    f"SELECT {_KEYS}, cost, charge, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, count"  # noqa: S608
-    f" FROM rollups ORDER BY {_KEYS}"
-)
+_OF_RECORDS = {"hour": "occurred_us / 3600000000", "day": "occurred_us / 86400000000"}
+_OF_RECORDS |= {name: f"coalesce({name}, '')" for name in ("key_id", "agent", "feature")}
+
+
+def sums_of_records(keys: Sequence[str], adder: str) -> str:
+    """What the records say a table of rollups should hold, in the order of its keys."""
+    columns = ", ".join(f"{_OF_RECORDS.get(key, key)} AS {key}" for key in keys)
+    places = ", ".join(str(place) for place in range(1, len(keys) + 1))
+    return f"SELECT {columns}, {_SUMS.format(adder=adder)} FROM usage_records GROUP BY {places} ORDER BY {places}"  # noqa: S608
+
+
+def _stored(table: str, keys: Sequence[str]) -> str:
+    return f"SELECT {', '.join((*keys, 'cost', *SUMS))} FROM {table} ORDER BY {', '.join(keys)}"  # noqa: S608
 
 
 def check_rollups(conn: Connection) -> Iterator[Finding]:
-    """Each hour's sums equal the records of that hour. Both sides are streamed in key order and merged."""
+    """The sums of each hour and day equal those of the records."""
     adder = "sum" if conn.dialect.name == "postgresql" else "exact_sum"
-    width = len(tables.ROLLUP_KEYS)
-    records, stored = _stream(conn, _FROM_RECORDS.format(sum=adder)), _stream(conn, _STORED)
+    for table, keys in ROLLUPS:
+        records = _stream(conn, sums_of_records(keys, adder))
+        yield from _differences(table.name, records, _stream(conn, _stored(table.name, keys)), len(keys))
+
+
+def _differences(table: str, records: Iterator[Row], stored: Iterator[Row], width: int) -> Iterator[Finding]:
+    """Both sides are streamed in key order and merged."""
     left, right = next(records, None), next(stored, None)
     while left is not None or right is not None:
         if right is None or (left is not None and left[:width] < right[:width]):
-            yield Finding("rollup", _name(left), "is missing", delta=_lacking(left, None))
+            yield Finding("rollup", _name(left, width), "is missing", delta=(table, *_lacking(left, None, width)))
             left = next(records, None)
         elif left is None or right[:width] < left[:width]:
-            if any(_sums(right)):  # A repair has taken all of it back.
-                yield Finding("rollup", _name(right), "has no records", delta=_lacking(None, right))
+            if any(_sums(right, width)):  # A repair has taken all of it back.
+                delta = (table, *_lacking(None, right, width))
+                yield Finding("rollup", _name(right, width), "has no records", delta=delta)
             right = next(stored, None)
         else:
-            if _sums(left) != _sums(right):
-                detail = f"says {_sums(right)}, the records {_sums(left)}"
-                yield Finding("rollup", _name(left), detail, delta=_lacking(left, right))
+            was, now = _sums(right, width), _sums(left, width)
+            if was != now:
+                delta = (table, *_lacking(left, right, width))
+                yield Finding("rollup", _name(left, width), f"says {was}, the records {now}", delta=delta)
             left, right = next(records, None), next(stored, None)
 
 
-def _sums(row: Row) -> tuple[Any, ...]:
-    width = len(tables.ROLLUP_KEYS)
+def _sums(row: Row, width: int) -> tuple[Any, ...]:
     return Decimal(row[width]), *(int(value) for value in row[width + 1 :])
 
 
-def _lacking(records: Row | None, stored: Row | None) -> tuple[Any, ...]:
-    key = (records or stored or ())[: len(tables.ROLLUP_KEYS)]
-    nothing = (0,) * (len(records or stored or ()) - len(key))
-    left, right = (nothing if row is None else _sums(row) for row in (records, stored))
+def _lacking(records: Row | None, stored: Row | None, width: int) -> tuple[Any, ...]:
+    key = (records or stored or ())[:width]
+    nothing = (0,) * (len(records or stored or ()) - width)
+    left, right = (nothing if row is None else _sums(row, width) for row in (records, stored))
     return *key, *(one - other for one, other in zip(left, right, strict=True))
 
 
-def _name(row: Row | None) -> str:
-    return "/".join(str(part) for part in (row or ())[: len(tables.ROLLUP_KEYS)])
+def _name(row: Row | None, width: int) -> str:
+    return "/".join(str(part) for part in (row or ())[:width])
 
 
 # Limit windows ------------------------------------------------------------------------------------------

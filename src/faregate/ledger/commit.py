@@ -154,7 +154,7 @@ class _Batch:
         if record.upstream_id is not None:
             self.ended.append(record)
         self.windows.move(record)
-        self.rollups.move(record)
+        self.rollups.move(record, usage_id)
         self.metered.move(record)
         if entry_id is not None:
             line = Line(reason=_reason(record, "usage"), description=record.description, usage_id=usage_id)
@@ -195,7 +195,7 @@ class _Batch:
         else:
             if record.upstream_id is not None:
                 self.ended.append(record)
-            self.rollups.move(change)
+            self.rollups.move(change, usage_id)
             self.metered.move(change)
             self.adjustments.append(self._row(change, usage_id, entry_id))
             line = Line(reason="adjustment", description=record.description, usage_id=usage_id)

@@ -119,11 +119,11 @@ def exact_param(conn: Connection, number: Decimal) -> Any:
     return number if conn.dialect.name == "postgresql" else exact_text(number)
 
 
-def add_exact_sql(conn: Connection, column: str) -> str:
-    """`column + excluded` of an upsert into `rollups`."""
+def add_exact_sql(conn: Connection, table: str, column: str) -> str:
+    """`column + excluded` of an upsert into `table`."""
     if conn.dialect.name == "postgresql":
-        return f"rollups.{column} + excluded.{column}"
-    return f"exact_add(rollups.{column}, excluded.{column})"
+        return f"{table}.{column} + excluded.{column}"
+    return f"exact_add({table}.{column}, excluded.{column})"
 
 
 def for_update(conn: Connection) -> str:

@@ -32,12 +32,12 @@ from faregate.core.money import credits
 from faregate.errors import Conflict
 from faregate.ledger import tables
 from faregate.ledger.audit import MAX_FINDINGS, REPAIR, Finding, audit, check_chain
-from faregate.ledger.dialect import Row, add_exact_sql, exact_param, insert_many, marks
+from faregate.ledger.dialect import Row, exact_param, insert_many, marks
 from faregate.ledger.engine import transact, wall_us
 from faregate.ledger.leases import take_lease
 from faregate.ledger.posting import Entry, Line, Posting, Wallet, to_json
 from faregate.ledger.purses import correct_grants
-from faregate.ledger.rollups import SUMS
+from faregate.ledger.rollups import ROLLUPS, add_sums
 
 _LEASE_US = 600_000_000
 _NOTHING = (None, None)
@@ -276,13 +276,9 @@ def _derived(conn: Connection, found: Sequence[Finding], now_us: int) -> list[Co
 
 
 def _add_to_rollup(conn: Connection, delta: tuple[Any, ...]) -> None:
-    width = len(tables.ROLLUP_KEYS)
-    row = (*delta[:width], exact_param(conn, delta[width]), *delta[width + 1 :])
-    sets = ", ".join(f"{name} = rollups.{name} + excluded.{name}" for name in SUMS)
-    keys = ", ".join(tables.ROLLUP_KEYS)
-    insert_many(
-        conn, tables.rollups, [row], f"ON CONFLICT ({keys}) DO UPDATE SET cost = {add_exact_sql(conn, 'cost')}, {sets}"
-    )
+    table, keys = next((table, keys) for table, keys in ROLLUPS if table.name == delta[0])
+    key, (cost, *sums) = delta[1 : len(keys) + 1], delta[len(keys) + 1 :]
+    add_sums(conn, table, keys, [(*key, exact_param(conn, cost), *sums)])
 
 
 def _add_to_window(conn: Connection, delta: tuple[Any, ...]) -> None:

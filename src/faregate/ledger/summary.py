@@ -1,4 +1,4 @@
-"""Sums over usage: whole hours from the rollups, the rest from the records, in one state of the book."""
+"""Sums over usage: whole hours or days from the rollups, the rest from the records, in one state of the book."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from faregate.core.money import EXACT
 from faregate.ledger import tables
 from faregate.ledger.database import Database
 from faregate.ledger.dialect import exact_sum
-from faregate.ledger.rollups import HOUR_US, SUMS
-from faregate.ledger.usage import UsageFilter
+from faregate.ledger.rollups import DAY_US, HOUR_US, SUMS
+from faregate.ledger.usage_filter import UsageFilter, between
 
 GroupBy = Literal[
     "model", "public_model", "context", "account", "agent", "feature", "provider", "key", "day", "week", "month"
 ]
 _COLUMNS = {"account": "account_id", "key": "key_id"}
 _TIMES = frozenset({"day", "week", "month"})
+_NARROW = frozenset({"account", "key", "agent", "feature"})
+_MOST_DAYS = 1_500
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,7 +77,7 @@ class Summaries:
 def summarise(conn: Connection, wanted: UsageFilter, group_by: GroupBy | None) -> Summary:
     """Sum what the filter takes, on this connection's state of the book."""
     summary = Summary()
-    for table, conditions in _sources(wanted):
+    for table, conditions in _sources(conn, wanted, group_by):
         query = _query(table, conditions, group_by)
         for group, context, model, cost, *sums in conn.execute(query):
             part = _totals(cost, sums)
@@ -87,23 +89,69 @@ def summarise(conn: Connection, wanted: UsageFilter, group_by: GroupBy | None) -
     return summary
 
 
-def _sources(wanted: UsageFilter) -> Iterator[tuple[Table, list[ColumnElement[bool]]]]:
-    """Where to read: rollups for whole hours, records for what is cut off an hour at either end."""
-    start, end = wanted.start_us, wanted.end_us
-    first = None if start is None else -(-start // HOUR_US)
-    last = None if end is None else end // HOUR_US
-    if wanted.attribution or (first is not None and last is not None and first >= last):
-        yield tables.usage_records, wanted.record_conditions(start, end)
+def calls_by_time(conn: Connection, wanted: UsageFilter) -> dict[int, int]:
+    """How many calls the filter takes, by the first moment (UTC microseconds) of their day, or hour at a cut day."""
+    found: dict[int, int] = {}
+    for table, conditions in _sources(conn, wanted, None):
+        name, unit_us = _UNITS[table]
+        unit = table.c[name] // (DAY_US if unit_us == 1 else 1)
+        calls = sql_cast(func.sum(_summed(table, "count")), BigInteger)
+        for place, count in conn.execute(select(unit, calls).where(*conditions).group_by(unit)):
+            moment = max(place * (DAY_US if unit_us == 1 else unit_us), 0)
+            found[moment] = found.get(moment, 0) + count
+    return found
+
+
+_UNITS = {
+    tables.day_rollups: ("day", DAY_US),
+    tables.detail_rollups: ("day", DAY_US),
+    tables.hour_rollups: ("hour", HOUR_US),
+    tables.usage_records: ("occurred_us", 1),
+}
+Source = tuple[Table, list[ColumnElement[bool]]]
+
+
+def _sources(conn: Connection, wanted: UsageFilter, group_by: GroupBy | None) -> Iterator[Source]:
+    """Where to read: sums of whole days, then of whole hours if they can tell, records for what is left."""
+    narrow = (wanted.account_id, wanted.key_id, wanted.agent, wanted.feature)
+    ladder = [tables.day_rollups, tables.hour_rollups, tables.usage_records]
+    if wanted.attribution:
+        ladder = ladder[2:]
+    elif group_by in _NARROW or any(value is not None for value in narrow):
+        ladder = [tables.detail_rollups, tables.usage_records]
+    return _descend(conn, wanted, ladder, wanted.start_us, wanted.end_us)
+
+
+def _descend(
+    conn: Connection, wanted: UsageFilter, ladder: list[Table], start: int | None, end: int | None
+) -> Iterator[Source]:
+    table, finer = ladder[0], ladder[1:]
+    if not finer:
+        yield table, wanted.record_conditions(start, end)
         return
-    hour = tables.rollups.c.hour
-    conditions = wanted.conditions(tables.rollups.c)
-    conditions += [] if first is None else [hour >= first]
-    conditions += [] if last is None else [hour < last]
-    yield tables.rollups, conditions
-    if start is not None and first is not None and start % HOUR_US:
-        yield tables.usage_records, wanted.record_conditions(start, first * HOUR_US)
-    if end is not None and last is not None and end % HOUR_US:
-        yield tables.usage_records, wanted.record_conditions(last * HOUR_US, end)
+    name, unit_us = _UNITS[table]
+    first = None if start is None else -(-start // unit_us)
+    last = None if end is None else end // unit_us
+    if first is not None and last is not None and first >= last:
+        yield from _descend(conn, wanted, finer, start, end)
+        return
+    by_account = table is tables.detail_rollups and wanted.account_id and wanted.organization_id
+    days = _each_day(conn, wanted, first, last) if by_account else []
+    yield table, [*wanted.conditions(table.c), *(days or between(table.c[name], first, last))]
+    if start is not None and first is not None and start % unit_us:
+        yield from _descend(conn, wanted, finer, start, first * unit_us)
+    if end is not None and last is not None and end % unit_us:
+        yield from _descend(conn, wanted, finer, last * unit_us, end)
+
+
+def _each_day(conn: Connection, wanted: UsageFilter, first: int | None, last: int | None) -> list[ColumnElement[bool]]:
+    """Every day by name: the account stands after the day in the key, so each is one step to what is asked for."""
+    day, ours = tables.detail_rollups.c.day, tables.detail_rollups.c.organization_id == wanted.organization_id
+    least, most = (conn.execute(select(edge(day)).where(ours)).scalar_one() for edge in (func.min, func.max))
+    if least is None:
+        return []
+    days = range(least if first is None else max(first, least), most + 1 if last is None else min(last, most + 1))
+    return [day.in_(days)] if len(days) <= _MOST_DAYS else []
 
 
 def _query(table: Table, conditions: list[ColumnElement[bool]], group_by: GroupBy | None) -> Any:
@@ -128,9 +176,15 @@ def _group(table: Table, group_by: GroupBy | None) -> ColumnElement[Any]:
     if group_by is None:
         return literal("").label("grp")
     if group_by in _TIMES:
-        column = table.c.hour // 24 if table is tables.rollups else table.c.occurred_us // (24 * HOUR_US)
-        return column.label("grp")
+        return _day(table).label("grp")
     return func.coalesce(table.c[_COLUMNS.get(group_by, group_by)], "").label("grp")
+
+
+def _day(table: Table) -> ColumnElement[int]:
+    if table is tables.usage_records:
+        return table.c.occurred_us // DAY_US
+    day: ColumnElement[int] = table.c.hour // 24 if table is tables.hour_rollups else table.c.day
+    return day
 
 
 def _group_name(group_by: GroupBy, group: Any) -> str:

@@ -185,6 +185,25 @@ usage_records = Table(
     UniqueConstraint("hold_id", "is_adjustment"),
     Index("ix_usage_records_organization", "organization_id", "occurred_us", "id"),
     Index("ix_usage_records_account", "organization_id", "account_id", "occurred_us", "id"),
+    Index(
+        "ix_usage_records_key",
+        "organization_id",
+        "key_id",
+        "occurred_us",
+        "id",
+        sqlite_where=text("key_id IS NOT NULL"),
+        postgresql_where=text("key_id IS NOT NULL"),
+    ),
+    Index(
+        "ix_usage_records_route",
+        "organization_id",
+        "context",
+        "provider",
+        "public_model",
+        "model",
+        "occurred_us",
+        "id",
+    ),
     Index("ix_usage_records_request_id", "request_id"),
     Index(  # what a deduction has paid for
         "ix_usage_records_paid_by",
@@ -205,36 +224,57 @@ limit_windows = Table(
     sqlite_with_rowid=False,
 )
 
-ROLLUP_KEYS = (
-    "organization_id",
-    "hour",
-    "account_id",
-    "key_id",
-    "context",
-    "provider",
-    "public_model",
-    "model",
-    "agent",
-    "feature",
-)
-"""Hours since 1970; "" stands for none."""
+_ROUTE = ("context", "provider", "public_model", "model")
+HOUR_KEYS = ("organization_id", "hour", *_ROUTE)
+"""Hours since 1970."""
+DAY_KEYS = ("organization_id", "day", *_ROUTE)
+"""Days since 1970."""
+DETAIL_KEYS = ("organization_id", "day", "account_id", "key_id", *_ROUTE, "agent", "feature")
+"""The same; "" stands for none."""
 
-rollups = Table(
-    "rollups",
+
+def _rollups(name: str, keys: tuple[str, ...]) -> Table:
+    return Table(
+        name,
+        metadata,
+        *(
+            Column(key, BigInteger if key in ("hour", "day") else TEXT, primary_key=True, autoincrement=False)
+            for key in keys
+        ),
+        _exact("cost"),
+        _big("charge"),
+        _big("input_tokens"),
+        _big("cached_input_tokens"),
+        _big("output_tokens"),
+        _big("reasoning_tokens"),
+        _big("count"),  # adjustments correct a call, they are none
+        sqlite_with_rowid=False,
+    )
+
+
+hour_rollups = _rollups("hour_rollups", HOUR_KEYS)
+day_rollups = _rollups("day_rollups", DAY_KEYS)
+detail_rollups = _rollups("detail_rollups", DETAIL_KEYS)
+
+usage_routes = Table(  # which ways were ever taken: prefixes of ix_usage_records_route
+    "usage_routes",
     metadata,
-    *(
-        Column(name, BigInteger if name == "hour" else TEXT, primary_key=True, autoincrement=False)
-        for name in ROLLUP_KEYS
-    ),
-    _exact("cost"),
-    _big("charge"),
-    _big("input_tokens"),
-    _big("cached_input_tokens"),
-    _big("output_tokens"),
-    _big("reasoning_tokens"),
-    _big("count"),  # adjustments correct a call, they are none
+    *(Column(key, TEXT, primary_key=True) for key in ("organization_id", *_ROUTE)),
     sqlite_with_rowid=False,
 )
+
+usage_labels = Table(  # the attribution of usage_records, as an index: a name or value is cut to MOST_LABEL
+    "usage_labels",
+    metadata,
+    Column("organization_id", TEXT, primary_key=True),
+    Column("name", TEXT, primary_key=True),
+    Column("value", TEXT, primary_key=True),
+    Column("occurred_us", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", TEXT, primary_key=True),
+    sqlite_with_rowid=False,
+)
+MOST_LABEL = 200
+"""Characters: PostgreSQL's index entries are at most 2,700 bytes."""
 
 grants = Table(
     "grants",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import builtins
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Literal
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, RowMapping, func, select
 
 from faregate.core.money import EXACT
 from faregate.core.price import PriceCard
@@ -17,52 +17,16 @@ from faregate.errors import InvalidRequest, NotFound
 from faregate.ledger import tables
 from faregate.ledger.accounts import Page
 from faregate.ledger.database import Database
-from faregate.ledger.dialect import json_has
 from faregate.ledger.posting import from_json
 from faregate.ledger.rows import COUNTS, load_card, price_lines
+from faregate.ledger.summary import calls_by_time
+from faregate.ledger.usage_filter import UsageFilter
+from faregate.ledger.usage_walk import Place, walk
 
 _t = tables.usage_records.c
 
 UsageOrder = tuple[Literal["occurred", "charge"], bool]
 """By time or by charge; True: the largest first."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UsageFilter:
-    """What to look at; None is no condition. Times are UTC microseconds, `end_us` is exclusive."""
-
-    organization_id: str | None
-    """None: all organizations, for those who stand above them."""
-    account_id: str | None = None
-    model: str | None = None
-    """The public or the upstream name."""
-    provider: str | None = None
-    context: Literal["customer", "system"] | None = None
-    agent: str | None = None
-    feature: str | None = None
-    key_id: str | None = None
-    attribution: Mapping[str, str] = field(default_factory=dict)
-    """By full name: user, tag.<name>, metadata.<name>."""
-    start_us: int | None = None
-    end_us: int | None = None
-
-    def conditions(self, columns: Any) -> list[ColumnElement[bool]]:
-        """All but time and attribution, for `usage_records` or `rollups`: the columns have the same names."""
-        names = ("organization_id", "account_id", "provider", "context", "agent", "feature", "key_id")
-        found = [columns[name] == getattr(self, name) for name in names if getattr(self, name) is not None]
-        if self.model is not None:
-            found.append(or_(columns.public_model == self.model, columns.model == self.model))
-        return found
-
-    def record_conditions(self, start_us: int | None, end_us: int | None) -> list[ColumnElement[bool]]:
-        """All of them, for `usage_records`, between two moments."""
-        found = self.conditions(_t)
-        found += [json_has(_t.tags, name, value) for name, value in sorted(self.attribution.items())]
-        if start_us is not None:
-            found.append(_t.occurred_us >= start_us)
-        if end_us is not None:
-            found.append(_t.occurred_us < end_us)
-        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +99,8 @@ class UsageRecords:
         return await self._database.read(_list, wanted, limit, None if cursor is None else _parse(cursor))
 
     async def page(self, wanted: UsageFilter, order: UsageOrder, *, limit: int, offset: int) -> Page[UsageRecord]:
-        """A page by offset: slower the deeper. A record is shown with its adjustment in its amounts and counts."""
+        """A page by number, and how many there are: by time as fast at any depth, but for a day's records; by charge
+        as slow as the filter is wide. A record is shown with its adjustment in its amounts and counts."""
         return await self._database.read(_page, wanted, order, limit, offset)
 
     async def get(self, reference: str, *, organization_id: str | None) -> UsageDetail:
@@ -143,25 +108,52 @@ class UsageRecords:
         return await self._database.read(_get, reference, organization_id)
 
 
-def _list(conn: Connection, wanted: UsageFilter, limit: int, after: tuple[int, str] | None) -> UsagePage:
-    query = select(tables.usage_records).where(*wanted.record_conditions(wanted.start_us, wanted.end_us))
-    if after is not None:
-        query = query.where(tuple_(_t.occurred_us, _t.id) < after)
-    query = query.order_by(_t.occurred_us.desc(), _t.id.desc()).limit(limit + 1)
-    records = [read_record(row) for row in conn.execute(query).mappings()]
-    more = len(records) > limit
-    records = records[:limit]
+def _list(conn: Connection, wanted: UsageFilter, limit: int, after: Place | None) -> UsagePage:
+    places = walk(conn, wanted, limit=limit + 1, after=after)
+    records = _at(conn, places[:limit])
+    more = len(places) > limit
     return UsagePage(records=tuple(records), next_cursor=_cursor(records[-1]) if more and records else None)
 
 
+def _at(conn: Connection, places: builtins.list[Place]) -> builtins.list[UsageRecord]:
+    known = records_by_id(conn, [record_id for _, record_id in places])
+    return [known[record_id] for _, record_id in places]
+
+
 def _page(conn: Connection, wanted: UsageFilter, order: UsageOrder, limit: int, offset: int) -> Page[UsageRecord]:
+    by, down = order
+    if by == "charge":
+        return _page_by_charge(conn, wanted, down, limit, offset)
+    calls = calls_by_time(conn, wanted)
+    total = sum(calls.values())
+    items: builtins.list[UsageRecord] = []
+    if offset < total:
+        near, skipped = _near(wanted, calls, offset, down)
+        items = _at(conn, walk(conn, near, limit=limit, offset=offset - skipped, down=down, calls_only=True))
+    return Page(items=tuple(_adjusted(conn, items)), total=total, limit=limit, offset=offset)
+
+
+def _near(wanted: UsageFilter, calls: Mapping[int, int], offset: int, down: bool) -> tuple[UsageFilter, int]:
+    """The filter from where a page begins, and how many calls come before that: less than a day's are left to skip."""
+    skipped = 0
+    starts = sorted(calls, reverse=down)
+    for place, start_us in enumerate(starts):
+        if skipped + calls[start_us] > offset:
+            if place == 0:
+                return wanted, 0
+            bound = starts[place - 1] if down else start_us
+            return (replace(wanted, end_us=bound) if down else replace(wanted, start_us=bound)), skipped
+        skipped += calls[start_us]
+    return wanted, 0
+
+
+def _page_by_charge(conn: Connection, wanted: UsageFilter, down: bool, limit: int, offset: int) -> Page[UsageRecord]:
+    """No index is in this order: everything the filter takes is sorted."""
     conditions = [*wanted.record_conditions(wanted.start_us, wanted.end_us), _t.is_adjustment.is_(False)]
     total = conn.execute(select(func.count()).select_from(tables.usage_records).where(*conditions)).scalar_one()
-    by, down = order
-    columns = [_t.charge, _t.occurred_us, _t.id] if by == "charge" else [_t.occurred_us, _t.id]
-    ordered = [column.desc() if down else column.asc() for column in columns]
-    query = select(tables.usage_records).where(*conditions).order_by(*ordered).limit(limit).offset(offset)
-    items = [read_record(row) for row in conn.execute(query).mappings()]
+    ordered = [column.desc() if down else column.asc() for column in (_t.charge, _t.occurred_us, _t.id)]
+    query = select(_t.occurred_us, _t.id).where(*conditions).order_by(*ordered).limit(limit).offset(offset)
+    items = _at(conn, [(occurred, record_id) for occurred, record_id in conn.execute(query)])
     return Page(items=tuple(_adjusted(conn, items)), total=total, limit=limit, offset=offset)
 
 
@@ -241,7 +233,7 @@ def _cursor(record: UsageRecord) -> str:
     return urlsafe_b64encode(f"{record.occurred_us}:{record.id}".encode()).decode().rstrip("=")
 
 
-def _parse(cursor: str) -> tuple[int, str]:
+def _parse(cursor: str) -> Place:
     try:
         text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
         occurred, _, record_id = text.partition(":")

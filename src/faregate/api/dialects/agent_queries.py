@@ -12,8 +12,22 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from faregate.api.counted import MOST_COUNTED, Counted, Payer, attributes, card_for, record_of
+from faregate.api.describe import (
+    ANY,
+    CREDITS,
+    INTEGER,
+    MOMENT,
+    NUMBER,
+    TEXT,
+    by_name,
+    described,
+    many,
+    maybe,
+    named,
+    obj,
+)
 from faregate.api.errors import error_reply
-from faregate.api.fields import Amount, Metadata, Text, bounded_decimal, iso, span, whole
+from faregate.api.fields import Amount, Metadata, Moment, Text, bounded_decimal, iso, span, whole
 from faregate.api.http import Body, Reply, Request
 from faregate.api.ingest import book_one, hold_of
 from faregate.api.services import Services
@@ -22,7 +36,8 @@ from faregate.core.call import Principal, Record
 from faregate.core.money import credits, plain
 from faregate.core.usage import Usage
 from faregate.errors import FaregateError, InvalidRequest, ModelNotPriced, PermissionDenied
-from faregate.ledger.usage import UsageFilter, UsageOrder, UsageRecord
+from faregate.ledger.usage import UsageOrder, UsageRecord
+from faregate.ledger.usage_filter import UsageFilter
 
 PROVIDERS = ("azure", "azure-2", "openai", "gemini", "deepseek", "bedrock")
 ENDPOINT = "agent.query"
@@ -54,8 +69,8 @@ class AgentQuery(Body):
 class SummaryQuery(Body):
     """GET /api/consumption-events/summary."""
 
-    start_date: Reference
-    end_date: Reference
+    start_date: Moment
+    end_date: Moment
     group_by: GroupBy
     agent_id: Reference | None = None
     feature: Reference | None = None
@@ -65,20 +80,70 @@ class SummaryQuery(Body):
 class EventsQuery(Body):
     """GET /api/consumption-events."""
 
-    start_date: Reference | None = None
-    end_date: Reference | None = None
+    start_date: Moment | None = None
+    end_date: Moment | None = None
     agent_id: Reference | None = None
     feature: Reference | None = None
     provider: Reference | None = None
     model: Reference | None = None
-    page: Annotated[int, BeforeValidator(whole), Field(ge=1, le=1_000_000)] = 1
-    page_size: Annotated[int, BeforeValidator(whole), Field(ge=1, le=100)] = 20
+    page: Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(whole)] = 1
+    page_size: Annotated[int, Field(ge=1, le=100), BeforeValidator(whole)] = 20
     sort: Literal["occurredAt_asc", "occurredAt_desc", "creditsCharged_asc", "creditsCharged_desc"] = "occurredAt_desc"
 
 
 # Charging -----------------------------------------------------------------------------------------------
 
 
+_ERROR = named("AgentQueryError", obj(error=obj(type=TEXT, message=TEXT)))
+_CHARGED = obj(
+    success={"const": True},
+    organizationId=TEXT,
+    eventId=TEXT,
+    credits=obj(charged=CREDITS, requested=CREDITS),
+    model=obj(provider=TEXT, modelName=TEXT),
+    tokens=obj(inputTokens=INTEGER, outputTokens=INTEGER),
+)
+_GROUP = obj(
+    groupKey=TEXT,
+    totalCreditsCharged=CREDITS,
+    totalInputTokens=INTEGER,
+    totalOutputTokens=INTEGER,
+    eventCount=INTEGER,
+)
+_EVENT = named(
+    "ConsumptionEvent",
+    obj(
+        id=TEXT,
+        organizationId=TEXT,
+        agentId=maybe(TEXT),
+        feature=maybe(TEXT),
+        provider=TEXT,
+        model=TEXT,
+        inputTokens=maybe(INTEGER),
+        outputTokens=maybe(INTEGER),
+        creditsCharged=CREDITS,
+        multiplier=NUMBER,
+        metadata=by_name(ANY),
+        occurredAt=MOMENT,
+    ),
+)
+_PAGES = obj(page=INTEGER, pageSize=INTEGER, totalCount=INTEGER, totalPages=INTEGER)
+_DATES = "dates are ISO 8601, start before end"
+
+
+@described(
+    body=AgentQuery,
+    answer=_CHARGED,
+    error=_ERROR,
+    rules="the provider and the model are known and priced; the multiplier is from 1 to 10",
+    example={
+        "provider": "openai",
+        "modelName": "gpt-4.1-mini",
+        "inputTokens": 900,
+        "outputTokens": 120,
+        "agentId": "writer",
+    },
+)
 async def increment(services: Services, request: Request) -> Reply:
     """Price the use, take its credits, record it."""
     body, principal = request.body(AgentQuery), request.principal
@@ -141,6 +206,12 @@ def _record(services: Services, counted: Counted, payer: Payer, hold_id: str) ->
 # Reading ------------------------------------------------------------------------------------------------
 
 
+@described(
+    query=SummaryQuery,
+    answer=obj(groupBy=TEXT, startDate=TEXT, endDate=TEXT, data=many(_GROUP)),
+    error=_ERROR,
+    rules=_DATES,
+)
 async def summary(services: Services, request: Request) -> Reply:
     """Sums by group: times in order, everything else by credits, most first."""
     query = request.params(SummaryQuery)
@@ -163,6 +234,7 @@ async def summary(services: Services, request: Request) -> Reply:
     return Reply(body={**said, "data": data})
 
 
+@described(query=EventsQuery, answer=obj(data=many(_EVENT), pagination=_PAGES), error=_ERROR, rules=_DATES)
 async def events(services: Services, request: Request) -> Reply:
     """One page of events."""
     query = request.params(EventsQuery)

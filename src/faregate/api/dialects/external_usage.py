@@ -14,6 +14,7 @@ from uuid import UUID
 from pydantic import AfterValidator, ConfigDict, Field
 
 from faregate.api.counted import MOST_COUNTED, Counted, Payer, record_of
+from faregate.api.describe import ANY_OBJECT, FLAG, USD, described, many, obj
 from faregate.api.errors import error_reply
 from faregate.api.fields import NO_NUL, Limit, Name, iso, parse_moment
 from faregate.api.http import Body, Reply, Request
@@ -96,6 +97,13 @@ class BillingQuery(SnakeBody):
 # Telling ------------------------------------------------------------------------------------------------
 
 
+@described(
+    body=ExternalUsage,
+    status=201,
+    answer=ANY_OBJECT,
+    error=ANY_OBJECT,
+    rules="one of the two names of each count; who and what is named exists",
+)
 async def post(services: Services, request: Request) -> Reply:
     """Price the use, charge it, record it, queue it for the meter."""
     person = request.person
@@ -233,6 +241,12 @@ async def _booked(services: Services, request: Request, record: Record, link: Se
 # Reading ------------------------------------------------------------------------------------------------
 
 
+@described(
+    query=BillingQuery,
+    answer=obj(totalBilledCost=USD, billingLogs=many(ANY_OBJECT), hasMore=FLAG),
+    error=ANY_OBJECT,
+    rules="dates are ISO 8601, start before end",
+)
 async def billing(services: Services, request: Request) -> Reply:
     """What services told of the user's own use, newest first, and what all of it in the span is billed at."""
     query, person = request.params(BillingQuery), request.person

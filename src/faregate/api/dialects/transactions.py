@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from faregate.api.counted import Payer, card_for, record_of
+from faregate.api.describe import INTEGER, TEXT, choice, described, many, maybe, named, obj
 from faregate.api.dialects.transaction_items import ItemError, read
 from faregate.api.errors import error_reply
 from faregate.api.http import Reply, Request, parse_object
@@ -55,6 +56,38 @@ class _Batch:
     bulk: bool
 
 
+_ERROR = named(
+    "TransactionsError",
+    obj(error=obj(code=TEXT, message=TEXT, optional={"details": many(obj(path=TEXT, message=TEXT))})),
+)
+_RESULT = obj(
+    transaction_index=INTEGER,
+    optional={"message_id": maybe(TEXT), "error": obj(code=TEXT, message=TEXT)},
+)
+_QUEUED = obj(status=choice("queued"), events_queued=INTEGER, message=TEXT, optional={"results": many(_RESULT)})
+_PARTIAL = obj(status=choice("partial"), events_queued=INTEGER, events_failed=INTEGER, results=many(_RESULT))
+_BODY = {
+    "type": "object",
+    "description": "One transaction, or {transactions: [...]} with up to 1000.",
+    "properties": {"transactions": {"type": "array", "minItems": 1, "maxItems": MOST_ITEMS}},
+}
+_EXAMPLE = {
+    "provider": "openai",
+    "model": "gpt-4.1-mini",
+    "usage": [{"type": "tokens", "metrics": {"input_tokens": 900, "output_tokens": 120}}],
+    "context": {"billable_customer_id": "user-7"},
+}
+
+
+@described(
+    body=_BODY,
+    status=202,
+    answer=_QUEUED,
+    answers={207: _PARTIAL},
+    error=_ERROR,
+    rules="see the reference",
+    example=_EXAMPLE,
+)
 async def post(services: Services, request: Request) -> Reply:
     """Read, price and book all that can be; the rest is told, one by one."""
     organization = await services.ledger.organizations.get(request.principal.organization_id)

@@ -13,6 +13,8 @@ depends_on = None
 EXACT = sa.Text().with_variant(sa.Numeric(), "postgresql")
 TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
+ROUTE = ("context", "provider", "public_model", "model")
+
 SQLITE_TRIGGER = """
 CREATE TRIGGER {name} BEFORE {verb} ON {table}
 BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END
@@ -61,6 +63,20 @@ def _usage_key() -> sa.PrimaryKeyConstraint:
     """PostgreSQL wants the partition key in it."""
     columns = ("id", "hold_id") if op.get_bind().dialect.name == "postgresql" else ("id",)
     return sa.PrimaryKeyConstraint(*columns, name=op.f("pk_usage_records"))
+
+
+def _create_rollups(name: str, unit: str, others: tuple[str, ...]) -> None:
+    sums = ("charge", "input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "count")
+    op.create_table(
+        name,
+        sa.Column("organization_id", TEXT, nullable=False),
+        sa.Column(unit, sa.BigInteger(), autoincrement=False, nullable=False),
+        *(sa.Column(other, TEXT, nullable=False) for other in others),
+        sa.Column("cost", EXACT, nullable=False),
+        *(sa.Column(column, sa.BigInteger(), nullable=False) for column in sums),
+        sa.PrimaryKeyConstraint("organization_id", unit, *others, name=op.f(f"pk_{name}")),
+        sqlite_with_rowid=False,
+    )
 
 
 def _create_tables() -> None:
@@ -207,38 +223,23 @@ def _create_tables() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_prices")),
     )
     op.create_index("ix_prices_organization_id", "prices", ["organization_id", "id"], unique=False)
+    _create_rollups("hour_rollups", "hour", ROUTE)
+    _create_rollups("day_rollups", "day", ROUTE)
+    _create_rollups("detail_rollups", "day", ("account_id", "key_id", *ROUTE, "agent", "feature"))
     op.create_table(
-        "rollups",
-        sa.Column("organization_id", TEXT, autoincrement=False, nullable=False),
-        sa.Column("hour", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("account_id", TEXT, autoincrement=False, nullable=False),
-        sa.Column("key_id", TEXT, autoincrement=False, nullable=False),
-        sa.Column("context", TEXT, autoincrement=False, nullable=False),
-        sa.Column("provider", TEXT, autoincrement=False, nullable=False),
-        sa.Column("public_model", TEXT, autoincrement=False, nullable=False),
-        sa.Column("model", TEXT, autoincrement=False, nullable=False),
-        sa.Column("agent", TEXT, autoincrement=False, nullable=False),
-        sa.Column("feature", TEXT, autoincrement=False, nullable=False),
-        sa.Column("cost", EXACT, nullable=False),
-        sa.Column("charge", sa.BigInteger(), nullable=False),
-        sa.Column("input_tokens", sa.BigInteger(), nullable=False),
-        sa.Column("cached_input_tokens", sa.BigInteger(), nullable=False),
-        sa.Column("output_tokens", sa.BigInteger(), nullable=False),
-        sa.Column("reasoning_tokens", sa.BigInteger(), nullable=False),
-        sa.Column("count", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint(
-            "organization_id",
-            "hour",
-            "account_id",
-            "key_id",
-            "context",
-            "provider",
-            "public_model",
-            "model",
-            "agent",
-            "feature",
-            name=op.f("pk_rollups"),
-        ),
+        "usage_routes",
+        *(sa.Column(name, TEXT, nullable=False) for name in ("organization_id", *ROUTE)),
+        sa.PrimaryKeyConstraint("organization_id", *ROUTE, name=op.f("pk_usage_routes")),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "usage_labels",
+        sa.Column("organization_id", TEXT, nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("value", TEXT, nullable=False),
+        sa.Column("occurred_us", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("id", TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("organization_id", "name", "value", "occurred_us", "id", name=op.f("pk_usage_labels")),
         sqlite_with_rowid=False,
     )
     op.create_table(
@@ -297,6 +298,20 @@ def _create_tables() -> None:
     )
     op.create_index(
         "ix_usage_records_organization", "usage_records", ["organization_id", "occurred_us", "id"], unique=False
+    )
+    op.create_index(
+        "ix_usage_records_key",
+        "usage_records",
+        ["organization_id", "key_id", "occurred_us", "id"],
+        unique=False,
+        sqlite_where=sa.text("key_id IS NOT NULL"),
+        postgresql_where=sa.text("key_id IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_usage_records_route",
+        "usage_records",
+        ["organization_id", *ROUTE, "occurred_us", "id"],
+        unique=False,
     )
     op.create_index("ix_usage_records_request_id", "usage_records", ["request_id"], unique=False)
     op.create_index(
