@@ -45,7 +45,11 @@ async def create_own(services: Services, request: Request) -> Reply:
     return await _create(services, request, _me(request))
 
 
-@described(query=PasswordsQuery, answer=success(appPasswords=many(PASSWORD), nextCursor=CURSOR), rules="for users")
+@described(
+    query=PasswordsQuery,
+    answer=success(appPasswords=many(PASSWORD), nextCursor=CURSOR),
+    rules="a cursor is of an earlier page",
+)
 async def list_own(services: Services, request: Request) -> Reply:
     """Revoked ones included; never a token."""
     return await _list(services, request, _me(request))
@@ -77,7 +81,11 @@ async def create(services: Services, request: Request) -> Reply:
     return await _create(services, request, await _user(services, request))
 
 
-@described(query=PasswordsQuery, answer=success(appPasswords=many(PASSWORD), nextCursor=CURSOR), rules="for users")
+@described(
+    query=PasswordsQuery,
+    answer=success(appPasswords=many(PASSWORD), nextCursor=CURSOR),
+    rules="a cursor is of an earlier page",
+)
 async def list_all(services: Services, request: Request) -> Reply:
     """A user's, revoked ones included; never a token."""
     return await _list(services, request, await _user(services, request))

@@ -188,7 +188,11 @@ async def _twin(services: Services, wanted: Reservation) -> Reservation | None:
     return None
 
 
-@described(query=ReservationsQuery, answer=success(reservations=many(RESERVATION), pagination=PAGINATION))
+@described(
+    query=ReservationsQuery,
+    answer=success(reservations=many(RESERVATION), pagination=PAGINATION),
+    rules="accountId and externalId, if both are given, name the same account",
+)
 async def list_all(services: Services, request: Request) -> Reply:
     """Newest first."""
     query = request.params(ReservationsQuery)
