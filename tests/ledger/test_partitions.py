@@ -15,7 +15,8 @@ from faregate.errors import BookUnavailable
 from faregate.ledger.audit import audit
 from faregate.ledger.database import Database
 from faregate.ledger.partitions import AHEAD, KINDS, Month, Partitions, missing
-from faregate.ledger.usage import UsageFilter, UsageRecords
+from faregate.ledger.usage import UsageRecords
+from faregate.ledger.usage_filter import UsageFilter
 
 YEAR_US = 366 * 86_400_000_000
 

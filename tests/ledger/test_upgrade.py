@@ -18,7 +18,8 @@ from faregate.ledger.database import Database
 from faregate.ledger.engine import transact
 from faregate.ledger.partitions import missing
 from faregate.ledger.schema import HEAD, alembic_config, prepare, stored_version
-from faregate.ledger.usage import UsageFilter, UsageRecords
+from faregate.ledger.usage import UsageRecords
+from faregate.ledger.usage_filter import UsageFilter
 
 LATER_US = 1_990_000_000_000_000
 REVISION = """
