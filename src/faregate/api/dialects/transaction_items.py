@@ -65,7 +65,13 @@ Label = Annotated[str, Field(min_length=1, max_length=200)]
 class _Part(BaseModel):
     """Strict; what a newer client adds is left alone."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        strict=True,
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+        defer_build=True,  # megabytes and a part of the start, for a dialect that not everybody speaks
+    )
 
 
 class Tokens(_Part):
