@@ -60,7 +60,7 @@ async def create(services: Services, request: Request) -> Reply:
     if body.organization_id is not None or not principal.above_organizations:
         home = await organization_of(services, principal, body.organization_id)
     if body.subject is not None:
-        _check_subject(home)
+        check_subject(home)
     by = change(request, "users.create", email=body.email)
     user = await services.ledger.users.create(home=home, email=body.email, name=body.name, subject=body.subject, by=by)
     return created(user=user_json(user))
@@ -111,13 +111,13 @@ def _changes(body: UserPatch, home: str) -> dict[str, object]:
         if name in changes and changes[name] is None:
             raise InvalidRequest(f"{name} cannot be null", param=name)
     if changes.get("subject") is not None:
-        _check_subject(home)
+        check_subject(home)
     if not changes:
         raise InvalidRequest("nothing to change")
     return changes
 
 
-def _check_subject(home: str) -> None:
-    """The identity provider is the operator's: it knows the installation's users."""
+def check_subject(home: str) -> None:
+    """Raises PermissionDenied. The identity provider is the operator's: it knows the installation's users."""
     if home != INSTALLATION:
         raise PermissionDenied("the identity provider knows the installation's users only", param="subject")

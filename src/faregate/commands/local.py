@@ -13,6 +13,7 @@ from faregate.auth.keys import make
 from faregate.auth.limits import parse_limits
 from faregate.auth.scopes import parse_models, parse_scopes
 from faregate.clock import SystemClock
+from faregate.commands.local_people import LocalPeople
 from faregate.commands.local_plans import LocalPlans
 from faregate.commands.local_reservations import LocalReservations
 from faregate.commands.shapes import account_json, hold_json, key_json, price_row, totals_json, usage_json
@@ -200,6 +201,12 @@ class LocalDesk:
         shown, snapshot = await LocalPlans(self._ledger).assign(account, body)
         await self._settle(account, snapshot)
         return shown
+
+    async def create_person(self, kind: str, body: Mapping[str, Any]) -> Any:
+        return await LocalPeople(self._ledger, WHO).create(kind, body)
+
+    async def people(self, kind: str, organization: str | None) -> Sequence[Any]:
+        return await LocalPeople(self._ledger, WHO).list(kind, organization)
 
     async def prices(self, organization: str | None) -> Sequence[Any]:
         whose = None if organization is None else await self._organization(organization)

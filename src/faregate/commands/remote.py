@@ -150,6 +150,12 @@ class RemoteDesk:
         assigned = self._api.post("/v1/accounts/plans/assign", {**body, **named})["plans"][0]
         return {name: value for name, value in assigned.items() if name != "plan"}
 
+    async def create_person(self, kind: str, body: Mapping[str, Any]) -> Any:
+        return self._api.post(f"/v1/admin/{kind}", body)[kind.removesuffix("s")]
+
+    async def people(self, kind: str, organization: str | None) -> Any:
+        return self._pages(f"/v1/admin/{kind}", kind, organizationId=organization)
+
     async def prices(self, organization: str | None) -> Any:
         return self._pages("/v1/admin/prices", "prices", organizationId=organization)
 
