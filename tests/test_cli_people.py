@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli_support import faregate
+from tests.cli_support import faregate, running
 
 
 def said(*words: str, data_dir: Path) -> Any:
@@ -19,7 +19,7 @@ def said(*words: str, data_dir: Path) -> Any:
 
 @pytest.fixture
 def book(tmp_path: Path) -> Path:
-    assert faregate("keys", "create", "--name", "k", data_dir=tmp_path).returncode == 0
+    assert faregate("keys", "create", "k", data_dir=tmp_path).returncode == 0
     return tmp_path
 
 
@@ -49,3 +49,12 @@ def test_what_is_wrong_is_named(words: list[str], says: str, book: Path) -> None
     done = faregate(*words, data_dir=book)
     assert (done.returncode, done.stdout) == (2, "")
     assert says in done.stderr
+
+
+def test_the_same_on_a_server(tmp_path: Path) -> None:
+    admin = "an-admin-key-that-is-long-enough-for-all"
+    with running("serve", data_dir=tmp_path / "server", FAREGATE_ADMIN_KEY=admin) as server:
+        at = ("--url", server.url, "--key", admin)
+        for kind, word in (("users", "a@example.com"), ("services", "batch")):
+            made = said(kind, "create", word, *at, data_dir=tmp_path)
+            assert made["id"] in faregate(kind, "list", *at, data_dir=tmp_path).stdout
