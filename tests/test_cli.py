@@ -55,7 +55,7 @@ def test_no_arguments_is_help(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["serv"], "Did you mean 'serve'?"),
+        (["serv"], "'serve'"),
         (["serve", "--prot", "1"], "No such option: --prot"),
         (["keys"], "Missing command"),
         (["grant", "acc"], "Missing argument 'amount'"),
