@@ -436,3 +436,16 @@ async def test_a_balance_at_no_past_moment_is_400(world: World, at: str) -> None
     caller, account_id = await world.tenant("5")
     answer = await caller.get("/v1/accounts/balance", accountId=account_id, at=at)
     assert (code(answer), answer.json()["error"]["param"]) == ((400, "invalid_request"), "at")
+
+
+async def test_the_bootstrap_key_names_any_organizations_account_and_reservation_by_id_alone(world: World) -> None:
+    made = (await world.admin.post("/v1/admin/organizations", {"name": "Elsewhere"})).json()["organization"]
+    account = {"accountId": made["defaultAccountId"]}
+    added = await world.admin.post("/v1/accounts/credits/add", {**account, "amount": 10})
+    assert (added.status_code, added.json()["balance"]) == (200, 10)
+    held = await world.admin.post("/v1/reservations/create", {**account, "amount": 4})
+    body = {"reservationId": held.json()["reservation"]["id"], "actualAmount": 3}
+    assert (await world.admin.post("/v1/reservations/confirm", body)).json()["balance"] == 7
+    assert (await world.admin.get("/v1/transactions", **account)).json()["pagination"]["totalCount"] == 2
+    other = await world.key(await world.organization("Third"), "credits:write")
+    assert (await other.post("/v1/accounts/credits/add", {**account, "amount": 1})).status_code == 404

@@ -24,7 +24,7 @@ from faregate.api.fields import Amount, Limit, Metadata, Moment, Name, Offset, T
 from faregate.api.http import Body, Reply, Request, ok
 from faregate.api.money import Debit, Deposit, add, deduct
 from faregate.api.services import Services
-from faregate.api.tenancy import Reference, account_of, organization_of
+from faregate.api.tenancy import Reference, account_of, organization_around, organization_of
 from faregate.core.call import Principal, bucket_of
 from faregate.core.money import credits, parse_credits
 from faregate.ledger.accounts import Account, Page
@@ -240,7 +240,7 @@ def replayable(replayed: bool, **fields: object) -> Reply:
 
 
 async def _named(services: Services, request: Request, query: AccountQuery) -> Account:
-    organization_id = await organization_of(services, request.principal, query.organization_id)
+    organization_id = await organization_around(services, request.principal, query)
     return await account_of(services, request.principal, organization_id, query)
 
 

@@ -28,7 +28,7 @@ from faregate.api.fields import Amount, Limit, Name, Offset, iso, pagination
 from faregate.api.http import Body, Reply, Request, ok
 from faregate.api.money import told
 from faregate.api.services import Services
-from faregate.api.tenancy import Reference, account_of, organization_of
+from faregate.api.tenancy import Reference, account_of, organization_around, organization_of
 from faregate.core.money import credits, parse_credits
 from faregate.core.periods import Interval
 from faregate.ledger.plans import Assignment, Plan
@@ -158,7 +158,7 @@ async def assign(services: Services, request: Request) -> Reply:
     """The account gets the plan in place of the one it has."""
     require_live(request.principal)
     body = request.body(Assign)
-    organization_id = await organization_of(services, request.principal, body.organization_id)
+    organization_id = await organization_around(services, request.principal, body)
     account = await account_of(services, request.principal, organization_id, body)
     assignment, snapshot = await services.ledger.plans.assign(
         organization_id, account.id, body.plan_id, body.start_mode
@@ -175,7 +175,7 @@ async def assign(services: Services, request: Request) -> Reply:
 async def of_account(services: Services, request: Request) -> Reply:
     """The account's plan, then those it had before, newest first."""
     query = request.params(AccountQuery)
-    organization_id = await organization_of(services, request.principal, query.organization_id)
+    organization_id = await organization_around(services, request.principal, query)
     account = await account_of(services, request.principal, organization_id, query)
     found = await services.ledger.plans.of_account(account.id)
     return ok(plans=[assignment_json(each, services.clock.now_us()) for each in found])

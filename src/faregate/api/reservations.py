@@ -30,7 +30,7 @@ from faregate.api.fields import Amount, Flag, Limit, Metadata, Name, Offset, iso
 from faregate.api.http import Body, Reply, Request, ok
 from faregate.api.money import SCOPES, with_current_key
 from faregate.api.services import Services
-from faregate.api.tenancy import Reference, account_of, find_account, organization_of
+from faregate.api.tenancy import Reference, account_of, find_account, organization_around, organization_of
 from faregate.core.call import Principal, Reservation
 from faregate.core.money import credits, parse_credits
 from faregate.core.reservation import MAX_TTL_S, new_reservation_id
@@ -126,7 +126,7 @@ async def create(services: Services, request: Request) -> Reply:
     require_live(request.principal)
     body = request.body(NewReservation)
     amount = parse_credits(body.amount, "amount")
-    organization_id = await organization_of(services, request.principal, body.organization_id)
+    organization_id = await organization_around(services, request.principal, body)
     account = await account_of(services, request.principal, organization_id, body)
     name = await services.ledger.idempotency.claim()
     wanted = Reservation(
@@ -196,7 +196,7 @@ async def _twin(services: Services, wanted: Reservation) -> Reservation | None:
 async def list_all(services: Services, request: Request) -> Reply:
     """Newest first."""
     query = request.params(ReservationsQuery)
-    organization_id = await organization_of(services, request.principal, query.organization_id)
+    organization_id = await organization_around(services, request.principal, query)
     account = await find_account(services, request.principal, organization_id, query)
     wanted = ReservationFilter(
         organization_id=organization_id,
@@ -260,11 +260,20 @@ def _changed(services: Services, body: Named, one: Reservation) -> Reply:
 
 async def _named(services: Services, request: Request, body: Named) -> Reservation:
     """Another organization's, or (for a bound key) another account's, is not there."""
-    organization_id = await organization_of(services, request.principal, body.organization_id)
-    found = await services.ledger.reservations.find(organization_id, body.reservation_id)
+    found = await _found(services, request, body)
     if request.principal.account_id not in (None, found.account_id):
         raise NotFound("no such reservation", param="reservationId")
     return replace(found, state=found.state_at(services.clock.now_us()))
+
+
+async def _found(services: Services, request: Request, body: Named) -> Reservation:
+    principal, reference = request.principal, body.reservation_id
+    if principal.above_organizations and body.organization_id is None:  # our id says whose it is
+        known = (await services.ledger.reservations.look([reference])).get(reference)
+        if known is not None:
+            return known
+    organization_id = await organization_of(services, principal, body.organization_id)
+    return await services.ledger.reservations.find(organization_id, reference)
 
 
 def reservation_json(one: Reservation, now_us: int) -> Mapping[str, object]:

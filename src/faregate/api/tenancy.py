@@ -24,6 +24,13 @@ class NamesAccount(Protocol):
     def external_id(self) -> str | None: ...
 
 
+class NamesOrganization(NamesAccount, Protocol):
+    """The same, and it may name an organization."""
+
+    @property
+    def organization_id(self) -> str | None: ...
+
+
 async def organization_of(services: Services, principal: Principal, named: str | None) -> str:
     """The id of the organization a request is about: the key's own, or any other for the bootstrap key.
 
@@ -40,6 +47,17 @@ async def organization_of(services: Services, principal: Principal, named: str |
     if found != principal.organization_id and not principal.above_organizations:
         raise PermissionDenied("this key may not name another organization", param="organizationId")
     return found
+
+
+async def organization_around(services: Services, principal: Principal, named: NamesOrganization) -> str:
+    """The same for a request that may name an account: to the bootstrap key, which stands above organizations, an
+    account's id says whose it is. An external id does not: two organizations may have it."""
+    reference = named.account_id or named.external_id
+    if principal.above_organizations and named.organization_id is None and reference is not None:
+        home = await services.ledger.accounts.home(reference)
+        if home is not None:
+            return home
+    return await organization_of(services, principal, named.organization_id)
 
 
 async def account_of(services: Services, principal: Principal, organization_id: str, named: NamesAccount) -> Account:

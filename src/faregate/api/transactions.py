@@ -28,7 +28,7 @@ from faregate.api.http import Body, Reply, Request, ok
 from faregate.api.money import Debit, Deposit, add, deduct
 from faregate.api.reservations import RESERVATION, reservation_json
 from faregate.api.services import Services
-from faregate.api.tenancy import Reference, account_of, find_account, organization_of
+from faregate.api.tenancy import Reference, account_of, find_account, organization_around
 from faregate.api.usage import USAGE_RECORD, record_json
 from faregate.core.money import credits, parse_credits
 from faregate.ledger.posting import Entry
@@ -95,7 +95,7 @@ async def list_all(services: Services, request: Request) -> Reply:
     """Newest first."""
     query = request.params(TransactionsQuery)
     start_us, end_us = span(query.start_date, query.end_date)
-    organization_id = await organization_of(services, request.principal, query.organization_id)
+    organization_id = await organization_around(services, request.principal, query)
     account = await find_account(services, request.principal, organization_id, query)
     wanted = TransactionFilter(
         organization_id=organization_id,
@@ -120,7 +120,7 @@ async def create(services: Services, request: Request) -> Reply:
     """A credit goes the way of credits/add, a debit that of credits/deduct."""
     body = request.body(NewTransaction)
     amount = parse_credits(body.amount, "amount")
-    organization_id = await organization_of(services, request.principal, body.organization_id)
+    organization_id = await organization_around(services, request.principal, body)
     account = await account_of(services, request.principal, organization_id, body)
     if body.type == "credit":
         deposit = Deposit(account=account, microcredits=amount, description=body.description, metadata=body.metadata)

@@ -30,7 +30,7 @@ from faregate.api.describe import (
 from faregate.api.fields import Flag, Limit, Moment, Text, iso, span
 from faregate.api.http import Body, Reply, Request, ok, validated
 from faregate.api.services import Services
-from faregate.api.tenancy import Reference, find_account, organization_of
+from faregate.api.tenancy import Reference, find_account, organization_around, organization_of
 from faregate.core.call import Principal
 from faregate.core.money import EXACT, credits, plain
 from faregate.core.price import PriceCard
@@ -183,7 +183,7 @@ async def list_all(services: Services, request: Request) -> Reply:
 async def _filters(services: Services, principal: Principal, wanted: _Wanted) -> UsageFilter:
     query = wanted.query
     start_us, end_us = span(query.start_date, query.end_date)
-    organization_id = await organization_of(services, principal, query.organization_id)
+    organization_id = await organization_around(services, principal, query)
     account = await find_account(services, principal, organization_id, query)
     return UsageFilter(
         organization_id=organization_id,

@@ -15,7 +15,7 @@ from faregate.api.fields import Amount, Metadata, Moment, Text, bounded_decimal
 from faregate.api.http import Reply, Request
 from faregate.api.ingest import book_one, hold_of
 from faregate.api.services import Services
-from faregate.api.tenancy import Reference, account_of, find_account, organization_of
+from faregate.api.tenancy import Reference, account_of, find_account, organization_around
 from faregate.api.usage import USAGE_RECORD, record_json
 from faregate.core.price import PriceCard
 from faregate.core.usage import Usage
@@ -68,7 +68,7 @@ async def record(services: Services, request: Request) -> Reply:
     _check_payment(body)
     usage = _usage(body)
     occurred_us = moment_of(body.occurred_at, "occurredAt", services.clock.now_us())
-    organization_id = await organization_of(services, request.principal, body.organization_id)
+    organization_id = await organization_around(services, request.principal, body)
     payer = await _payer(services, request, organization_id, body)
     if body.transaction_id is not None:
         await _check_transaction(services, payer, body.transaction_id)

@@ -83,6 +83,10 @@ class Accounts:
         """By id or external id. Raises NotFound."""
         return await self._database.read(find_account, organization_id, reference)
 
+    async def home(self, account_id: str) -> str | None:
+        """The id of the organization an account belongs to; None: there is no account of this id."""
+        return await self._database.read(_home, account_id)
+
     async def find(self, organization_id: str, reference: str) -> Account | None:
         """By id or external id; None: there is none."""
         try:
@@ -160,6 +164,10 @@ def find_account(conn: Connection, organization_id: str, reference: str) -> Acco
     if row is None:
         raise NotFound("no such account", param="accountId")
     return _account(row)
+
+
+def _home(conn: Connection, account_id: str) -> str | None:
+    return conn.execute(select(_t.organization_id).where(_t.id == account_id)).scalar()
 
 
 def _by_external_id(conn: Connection, organization_id: str, external_id: str) -> Account:
