@@ -17,12 +17,14 @@ from faregate.commands.shared import parse_moment, run
 from faregate.errors import FaregateError, InvalidRequest
 
 _PAGE = 1_000
-app = typer.Typer(rich_markup_mode=None, add_completion=False, help="Write what is in the book to files.")
+app = typer.Typer(
+    rich_markup_mode=None, add_completion=False, help="Write usage to a file: CSV, JSON lines or Parquet."
+)
 
 
 @app.callback()
 def _group() -> None:
-    """Write what is in the book to files."""
+    """Write usage to a file: CSV, JSON lines or Parquet."""
 
 
 @app.command("usage")
