@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,27 @@ import pytest
 
 from faregate.ledger.schema import prepare
 from tests.postgres import Cluster, running
+
+_BOTH = {
+    "api": {"test_accounts", "test_idempotency", "test_plans", "test_reservations", "test_transactions", "test_usage"},
+    "story": {"test_charges"},
+}
+"""Of these folders, the modules that run on PostgreSQL, too, without being asked."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """CI has not the minutes for every request and story on both databases: `FAREGATE_TESTS=everything` takes them."""
+    if os.environ.get("FAREGATE_TESTS") == "everything":
+        return
+    left_out = [item for item in items if _only_asked_for(item)]
+    config.hook.pytest_deselected(items=left_out)
+    gone = set(left_out)
+    items[:] = [item for item in items if item not in gone]
+
+
+def _only_asked_for(item: pytest.Item) -> bool:
+    modules = _BOTH.get(item.path.parent.name)
+    return modules is not None and item.path.stem not in modules and "[postgres" in item.name
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,10 @@
 """Houses for stories: one Valkey for the session, emptied for each test; a fresh book and journal for each.
 
-Stories are told on SQLite; `FAREGATE_STORIES=postgres` tells them on PostgreSQL (CI has not the minutes for both: the
-ledger's own tests, the API's and two chaos tests run on it there).
+Every story can be told on both databases: see tests/conftest.py for which are.
 """
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -23,12 +21,6 @@ from tests.upstreams.keeper import Keeper
 from tests.upstreams.scripted import Scripted
 
 Open = Callable[..., Awaitable[House]]
-
-
-@pytest.fixture
-def kind() -> str:
-    """Which database."""
-    return os.environ.get("FAREGATE_STORIES", "sqlite")
 
 
 @pytest.fixture(scope="session")
