@@ -163,12 +163,12 @@ async def test_after_a_crash_before_the_answer_the_repeat_finds_the_effects(
 
 
 async def test_a_crash_in_the_middle_is_gone_on_from(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def dies(*_: object, **__: object) -> None:
+    def dies(**_: object) -> None:
         raise RuntimeError("killed")
 
     body = {"name": "k", "scopes": ["proxy"]}
     with monkeypatch.context() as patch:
-        patch.setattr(admin_keys, "note", dies)
+        patch.setattr(admin_keys, "created", dies)
         assert code(await world.admin.post("/v1/admin/keys", body, idempotency_key="k"))[0] == 500
     again = await world.admin.post("/v1/admin/keys", body, idempotency_key="k")
     assert (again.status_code, "secret" in again.json()) == (201, False)

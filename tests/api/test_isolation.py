@@ -313,8 +313,9 @@ class Scene:
         return sorted(lines), await self.world.gate.account(bucket_of(names["org"]), names["account"])
 
     def _is_the_victims(self, row: Mapping[str, object]) -> bool:
-        """It names something of the victim; but anybody may call an account of their own as they like."""
-        return any(value in self.victim.marks for name, value in row.items() if name not in ("external_id", "name"))
+        """It names something of the victim; but anybody may call an account or a tag of their own as they like."""
+        free = ("external_id", "name", "value")
+        return any(value in self.victim.marks for name, value in row.items() if name not in free)
 
     def ours(self, value: Any) -> Any:
         """A part of an attack with the thief's own things filled in."""
