@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route, WebSocketRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from faregate.api.auth import authenticate
 from faregate.api.price_layer import PriceLayer
@@ -45,8 +45,9 @@ from faregate.credits.store import Store
 from faregate.errors import BookUnavailable, JournalUnavailable, StoreUnavailable
 from faregate.flow import Flow
 from faregate.forwarding import Forwarder
-from faregate.gateway.doors import DOORS, PATTERNS, Door, Pattern
+from faregate.gateway.doors import DOORS, PATTERNS, Door
 from faregate.gateway.endpoint import Endpoint
+from faregate.gateway.front import Front
 from faregate.gateway.kept import PATHS, KeptEndpoint
 from faregate.gateway.kept import ROUTES as KEPT
 from faregate.gateway.metrics import Metrics
@@ -454,28 +455,6 @@ def build(runtime: Runtime) -> ASGIApp:
     exact = {path: _endpoint(runtime, door) for path, door in DOORS.items()}
     named = [(pattern, _endpoint(runtime, pattern.door)) for pattern in PATTERNS]
     return Front(Starlette(routes=_routes(runtime), lifespan=lifespan), exact, named)
-
-
-class Front:
-    """The data plane's paths go straight to their endpoints; everything else takes Starlette's way."""
-
-    def __init__(
-        self, rest: ASGIApp, exact: Mapping[str, ASGIApp], named: Sequence[tuple[Pattern, ASGIApp]] = ()
-    ) -> None:
-        """`named`: paths that hold a model's name, looked at when no exact one fits."""
-        self._rest = rest
-        self._exact = exact
-        self._named = named
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        endpoint = None
-        if scope["type"] == "http":
-            endpoint = self._exact.get(scope["path"]) or self._by_name(scope)
-        await (endpoint or self._rest)(scope, receive, send)
-
-    def _by_name(self, scope: Scope) -> ASGIApp | None:
-        path, query = scope["path"], scope["query_string"]
-        return next((endpoint for pattern, endpoint in self._named if pattern.matches(path, query)), None)
 
 
 def _endpoint(runtime: Runtime, door: Door) -> Endpoint:
